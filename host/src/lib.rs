@@ -1,0 +1,8 @@
+//! wasmta: a mail transfer agent whose policies are WebAssembly components.
+//!
+//! The rooms, in reading order; imports point one way (ARCHITECTURE.md has the table).
+
+#![deny(unsafe_code)]
+
+pub mod mail;
+pub mod policy;
