@@ -50,14 +50,16 @@ impl FromStr for QueueId {
         if text.len() != DIGITS {
             return Err(NoQueueId);
         }
-        text.bytes().try_fold(0u64, |number, octet| {
-            let digit = ALPHABET.iter().position(|letter| *letter == octet.to_ascii_uppercase()).ok_or(NoQueueId)?;
-            if number >> 59 != 0 {
-                return Err(NoQueueId);
-            }
-            Ok((number << 5) | digit as u64)
-        })
-        .map(Self)
+        text.bytes()
+            .try_fold(0u64, |number, octet| {
+                let digit =
+                    ALPHABET.iter().position(|letter| *letter == octet.to_ascii_uppercase()).ok_or(NoQueueId)?;
+                if number >> 59 != 0 {
+                    return Err(NoQueueId);
+                }
+                Ok((number << 5) | digit as u64)
+            })
+            .map(Self)
     }
 }
 

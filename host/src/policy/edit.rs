@@ -136,7 +136,10 @@ pub fn apply(mail: &mut Mail, edits: Vec<Edit>) -> Result<(), EditError> {
             Edit::AddRecipient(_) | Edit::RemoveRecipient(_) | Edit::Redirect(_) | Edit::ReversePath(_) => {
                 edit_envelope(Arc::make_mut(&mut mail.envelope), edit);
             }
-            Edit::InsertHeader { .. } | Edit::ReplaceHeader { .. } | Edit::RemoveHeader { .. } | Edit::ReplaceBody { .. } => {}
+            Edit::InsertHeader { .. }
+            | Edit::ReplaceHeader { .. }
+            | Edit::RemoveHeader { .. }
+            | Edit::ReplaceBody { .. } => {}
         }
     }
     Ok(())
@@ -265,7 +268,12 @@ mod tests {
         let splice = |range, with: &[u8]| Edit::ReplaceBody { range, with: with.to_vec() };
         apply(&mut edited, vec![splice(5..10, b""), splice(0..0, b"zero\r\n")]).expect("sound edits");
         assert_eq!(edited.body.as_slice(), Some(&b"zero\r\none\r\n"[..]));
-        for bad in [vec![splice(0..4, b"")], vec![splice(0..11, b"")], vec![splice(0..5, b""), splice(3..10, b"")], vec![splice(0..5, b"a\n")]] {
+        for bad in [
+            vec![splice(0..4, b"")],
+            vec![splice(0..11, b"")],
+            vec![splice(0..5, b""), splice(3..10, b"")],
+            vec![splice(0..5, b"a\n")],
+        ] {
             assert!(apply(&mut mail(), bad).is_err());
         }
     }
