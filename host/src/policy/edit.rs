@@ -147,11 +147,10 @@ pub fn apply(mail: &mut Mail, edits: Vec<Edit>) -> Result<(), EditError> {
 
 fn edit_envelope(envelope: &mut Envelope, edit: Edit) {
     match edit {
-        Edit::AddRecipient(path) => {
-            if envelope.recipients.iter().all(|known| known.forward_path != path) {
-                let notify = Some(crate::mail::Notify::NEVER); // the sender did not name this one and hears nothing of it
-                envelope.recipients.push(Recipient { notify, ..Recipient::new(path) });
-            }
+        Edit::AddRecipient(path) if envelope.recipients.iter().all(|known| known.forward_path != path) => {
+            // The sender did not name this one and hears nothing of it.
+            let notify = Some(crate::mail::Notify::NEVER);
+            envelope.recipients.push(Recipient { notify, ..Recipient::new(path) });
         }
         Edit::RemoveRecipient(path) => envelope.recipients.retain(|known| known.forward_path != path),
         Edit::Redirect(path) => envelope.recipients = vec![Recipient::new(path)],

@@ -82,7 +82,10 @@ pub struct Session {
 
 /// Small things that a plugin remembers between its hooks, by plugin and key. Cheap to clone; clones share.
 #[derive(Debug, Clone, Default)]
-pub struct Notes(Arc<Mutex<BTreeMap<(String, String), Vec<u8>>>>);
+pub struct Notes(Arc<Mutex<NoteMap>>);
+
+/// By plugin and key.
+type NoteMap = BTreeMap<(String, String), Vec<u8>>;
 
 impl Notes {
     /// Octets of keys and values that all plugins together may keep in one place.
