@@ -6,3 +6,4 @@
 
 pub mod mail;
 pub mod policy;
+pub mod units;
