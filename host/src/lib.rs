@@ -5,5 +5,6 @@
 #![deny(unsafe_code)]
 
 pub mod mail;
+pub mod plugin;
 pub mod policy;
 pub mod units;

@@ -1,0 +1,95 @@
+//! How a policy is named, limited and set up: `[plugin.NAME]`, and `[runtime]` for all of them.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::policy::OnError;
+use crate::units::{ByteSize, Duration};
+
+/// One policy, `[plugin.NAME]`.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Config {
+    /// The component's file; a relative name is taken from the directory of the config file. No default.
+    pub source: PathBuf,
+    /// `enforce` (default), or `shadow`: judged and logged, without effect.
+    #[serde(default)]
+    pub mode: Mode,
+    /// What a trap, a timeout or a lack of instances counts as: `defer` (default; 451, nothing unjudged passes), `skip`, `reject` or
+    /// `quarantine`.
+    #[serde(default)]
+    pub on_error: OnError,
+    /// How long one call may take, host calls and the wait for an instance included. Default 2s.
+    #[serde(default = "default_timeout")]
+    pub timeout: Duration,
+    /// How long `configure` may take at load. Default 60s: compiling a large table of patterns takes a while.
+    #[serde(default = "default_configure_timeout")]
+    pub configure_timeout: Duration,
+    /// How much memory one instance may have. Default 64 MiB; at most `slot-memory` of `[runtime]`.
+    #[serde(default = "default_memory")]
+    pub memory: ByteSize,
+    /// How many calls of this plugin may run at once; more wait within their timeout. Default 200, so that one slow plugin leaves
+    /// instances to the others.
+    #[serde(default = "default_max_instances")]
+    pub max_instances: u32,
+    /// Imports beyond `log`, `metric`, `clock` and `score` that it may use: `kv`, `dns`, `net`. Default none.
+    #[serde(default)]
+    pub grants: Vec<String>,
+    /// Its settings, in its own words. `{ file = "NAME" }` anywhere in them gets the file's text added as `content`.
+    #[serde(default = "default_settings")]
+    pub settings: serde_json::Value,
+}
+
+/// Whether a policy has effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Its verdicts, edits and symbols count.
+    #[default]
+    Enforce,
+    /// It is asked and what it says is logged, nothing more.
+    Shadow,
+}
+
+fn default_timeout() -> Duration {
+    Duration::from_secs(2)
+}
+fn default_configure_timeout() -> Duration {
+    Duration::from_secs(60)
+}
+fn default_memory() -> ByteSize {
+    ByteSize::from_mib(64)
+}
+fn default_max_instances() -> u32 {
+    200
+}
+fn default_settings() -> serde_json::Value {
+    serde_json::Value::Object(serde_json::Map::new())
+}
+
+/// What all policies share, `[runtime]`.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Runtime {
+    /// Where compiled policies are kept; nobody but the MTA's user may write there. Default `cache` in the data directory.
+    pub cache_dir: PathBuf,
+    /// How many instances may live at once, for all plugins together. Each reserves `slot-memory` of address space (not of memory).
+    /// Default 1000.
+    pub instances: u32,
+    /// How many unused instances are kept prepared. More cost memory (some 100 KiB each), fewer cost time under load. Default 64.
+    pub warm_instances: u32,
+    /// The most memory that one instance can ever have. Default 64 MiB.
+    pub slot_memory: ByteSize,
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        Self {
+            cache_dir: PathBuf::from("cache"),
+            instances: 1000,
+            warm_instances: 64,
+            slot_memory: ByteSize::from_mib(64),
+        }
+    }
+}

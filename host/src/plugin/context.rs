@@ -1,0 +1,147 @@
+//! What one call of a hook has to itself: resources, limits, and what it brought forth so far.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use wasmtime::component::ResourceTable;
+use wasmtime::{StoreLimits, StoreLimitsBuilder};
+use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+
+use super::stats::Stats;
+use crate::policy::{Edit, Symbol};
+
+/// Handles of the host that a call may have at once. It is lent three; the rest is for WASI.
+const MAX_HANDLES: usize = 256;
+/// Octets of headers and bodies that the edits of one call may hold together.
+const MAX_EDIT_OCTETS: usize = 64 * 1024 * 1024;
+/// Edits of one call.
+const MAX_EDITS: usize = 100_000;
+
+/// Octets that a guest may print in one call.
+const MAX_OUTPUT: usize = 64 * 1024;
+/// Lines of them that reach the log.
+const MAX_OUTPUT_LINES: usize = 100;
+
+/// What every instance of one plugin shares.
+pub(super) struct Identity {
+    /// Its name in the config.
+    pub name: String,
+    /// Octets of linear memory.
+    pub memory: usize,
+    /// What it counts.
+    pub stats: Stats,
+}
+
+/// The data of one store.
+pub(super) struct Context {
+    pub identity: Arc<Identity>,
+    pub table: ResourceTable,
+    pub limits: StoreLimits,
+    pub edits: Vec<Edit>,
+    pub edit_octets: usize,
+    pub symbols: Vec<Symbol>,
+    /// Points of the plugins before this one.
+    pub score_before: f64,
+    pub log_lines: u32,
+    /// What the lines of the log are about.
+    pub subject: String,
+    pub started: Instant,
+    /// Epoch ticks of processor time left.
+    pub ticks_left: u64,
+    wasi: Option<WasiCtx>,
+    output: Option<MemoryOutputPipe>,
+}
+
+impl Context {
+    pub fn new(identity: Arc<Identity>, subject: String, ticks: u64) -> Self {
+        // Instances, tables and memories of one component: generous for JavaScript and Python, finite for the rest.
+        let limits = StoreLimitsBuilder::new()
+            .memory_size(identity.memory)
+            .table_elements(100_000)
+            .instances(64)
+            .tables(32)
+            .memories(8)
+            .trap_on_grow_failure(false)
+            .build();
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(MAX_HANDLES);
+        Self {
+            identity,
+            table,
+            limits,
+            edits: Vec::new(),
+            edit_octets: 0,
+            symbols: Vec::new(),
+            score_before: 0.0,
+            log_lines: 0,
+            subject,
+            started: Instant::now(),
+            ticks_left: ticks,
+            wasi: None,
+            output: None,
+        }
+    }
+
+    /// Notes an edit. An error is a trap: the call asked for more than any sound policy does.
+    pub fn note_edit(&mut self, edit: Edit) -> wasmtime::Result<()> {
+        self.edit_octets = self.edit_octets.saturating_add(match &edit {
+            Edit::InsertHeader { field, .. } | Edit::ReplaceHeader { field, .. } => field.len(),
+            Edit::ReplaceBody { with, .. } => with.len(),
+            Edit::Hold(text) | Edit::Filter(text) => text.len(),
+            _ => 64,
+        });
+        if self.edits.len() >= MAX_EDITS || self.edit_octets > MAX_EDIT_OCTETS {
+            wasmtime::bail!("a call may ask for {MAX_EDITS} edits of {MAX_EDIT_OCTETS} octets");
+        }
+        self.edits.push(edit);
+        Ok(())
+    }
+}
+
+impl WasiView for Context {
+    /// WASI is there for guests whose language expects it, and grants nothing: no files, no sockets, no environment.
+    /// What the guest prints goes to its log when the call is over.
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        let output = &mut self.output;
+        let ctx = self.wasi.get_or_insert_with(|| {
+            let pipe = output.insert(MemoryOutputPipe::new(MAX_OUTPUT));
+            let mut builder = WasiCtxBuilder::new();
+            builder.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
+            builder.stdout(pipe.clone()).stderr(pipe.clone());
+            builder.build()
+        });
+        WasiCtxView { ctx, table: &mut self.table }
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        let Some(output) = self.output.take() else { return };
+        for line in String::from_utf8_lossy(&output.contents()).lines().take(MAX_OUTPUT_LINES) {
+            tracing::info!(plugin = self.identity.name, subject = self.subject, "{}", super::import::clean(line));
+        }
+    }
+}
+
+/// Counts epochs: 10 ms of the wall clock each.
+pub(super) const TICK: Duration = Duration::from_millis(10);
+
+/// How many ticks a time limit is, rounded up, and at least two: the first may be almost over.
+pub(super) fn ticks(limit: Duration) -> u64 {
+    u64::try_from(limit.as_millis().div_ceil(TICK.as_millis())).unwrap_or(u64::MAX).saturating_add(1)
+}
+
+/// A counter that is read while others write it.
+#[derive(Debug, Default)]
+pub(super) struct Count(AtomicU64);
+
+impl Count {
+    pub fn add(&self, by: u64) {
+        self.0.fetch_add(by, Ordering::Relaxed);
+    }
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,22 @@
+//! The host's side of the interface, one file per import.
+
+mod clock;
+mod log;
+mod metric;
+mod score;
+
+pub(in crate::plugin) use log::clean;
+use wasmtime::component::{HasSelf, Linker};
+
+use super::bindings::wasmta::policy;
+use super::context::Context;
+
+/// Everything that needs no grant. WASI comes along for guests whose language expects it.
+pub(super) fn add_to_linker(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
+    policy::types::add_to_linker::<_, HasSelf<Context>>(linker, |context| context)?;
+    policy::log::add_to_linker::<_, HasSelf<Context>>(linker, |context| context)?;
+    policy::metric::add_to_linker::<_, HasSelf<Context>>(linker, |context| context)?;
+    policy::clock::add_to_linker::<_, HasSelf<Context>>(linker, |context| context)?;
+    policy::score::add_to_linker::<_, HasSelf<Context>>(linker, |context| context)?;
+    wasmtime_wasi::p2::add_to_linker_async(linker)
+}

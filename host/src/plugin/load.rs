@@ -1,0 +1,458 @@
+//! From a file to a policy that is ready to run: compile, find the hooks, configure, snapshot, compile the snapshot, keep it.
+//! All of it off the mail path.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use wasmtime::Store;
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component, Instance, InstancePre, Lift, Linker, WasmList};
+use wasmtime_wizer::{ComponentInstanceState, Wizer};
+
+use super::bindings::exports::wasmta::policy as exports;
+use super::cache::{Cache, Key};
+use super::config::Config;
+use super::context::{Context, Identity, ticks};
+use super::engine::Engines;
+use super::stats::Stats;
+use crate::policy::Stage;
+
+const PACKAGE: &str = "wasmta:policy/";
+const VERSION: &str = "0.1";
+/// Octets of a component's file.
+const MAX_COMPONENT: u64 = 256 * 1024 * 1024;
+
+/// Why a policy cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {why}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
+    /// Not a component, or one that is damaged.
+    #[error("{path} is no WebAssembly component: {why}")]
+    NotAComponent {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// It needs something that it is not given.
+    #[error("it imports {import}; {remedy}")]
+    Import {
+        /// Interface name.
+        import: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// It is not a policy, or of another version of the interface.
+    #[error("{0}")]
+    Interface(String),
+    /// It failed while it described or configured itself.
+    #[error("it failed in {call}: {why}")]
+    Failed {
+        /// `describe` or `configure`.
+        call: &'static str,
+        /// How.
+        why: String,
+    },
+    /// It refused its settings.
+    #[error("{}{message}", settings_place(.key, .file, .line))]
+    Settings {
+        /// The setting at fault; empty if it is the whole.
+        key: String,
+        /// What it says of it.
+        message: String,
+        /// A file that the setting names.
+        file: Option<String>,
+        /// Line in that file.
+        line: Option<u32>,
+    },
+}
+
+fn settings_place(key: &str, file: &Option<String>, line: &Option<u32>) -> String {
+    let key = if key.is_empty() { String::new() } else { format!("setting `{key}`: ") };
+    match (file, line) {
+        (Some(file), Some(line)) => format!("{key}{file}:{line}: "),
+        (Some(file), None) => format!("{key}{file}: "),
+        (None, _) => key,
+    }
+}
+
+/// What a policy says of itself.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+pub struct Manifest {
+    /// Its own name; the config may call it otherwise.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// One line.
+    pub summary: String,
+    /// JSON Schema of its settings.
+    pub settings_schema: String,
+    /// Symbols it may raise: name, suggested weight, summary.
+    pub symbols: Vec<(String, f64, String)>,
+}
+
+/// The hooks that a component exports.
+pub(super) struct Hooks {
+    pub connect: Option<exports::on_connect::GuestIndices>,
+    pub helo: Option<exports::on_helo::GuestIndices>,
+    pub mail: Option<exports::on_mail::GuestIndices>,
+    pub rcpt: Option<exports::on_rcpt::GuestIndices>,
+    pub message: Option<exports::on_message::GuestIndices>,
+    pub meta: exports::meta::GuestIndices,
+}
+
+impl Hooks {
+    pub fn has(&self, stage: Stage) -> bool {
+        match stage {
+            Stage::Connect => self.connect.is_some(),
+            Stage::Helo => self.helo.is_some(),
+            Stage::Mail => self.mail.is_some(),
+            Stage::Rcpt => self.rcpt.is_some(),
+            Stage::Message => self.message.is_some(),
+        }
+    }
+}
+
+/// A component, compiled, configured and linked.
+pub(super) struct Loaded {
+    pub pre: InstancePre<Context>,
+    pub hooks: Hooks,
+    pub manifest: Manifest,
+    /// False if each instance has to be configured anew, because the component cannot be snapshotted.
+    pub snapshot: bool,
+}
+
+/// What is asked of a policy's file before anything is known of its config.
+#[derive(Debug, Clone, Serialize)]
+pub struct Inspection {
+    /// Name, version, settings, symbols.
+    pub manifest: Manifest,
+    /// Stages at which it is asked.
+    pub hooks: Vec<&'static str>,
+    /// Interfaces it imports.
+    pub imports: Vec<String>,
+}
+
+/// Reads a component's file, bounded.
+pub(super) fn read(path: &std::path::Path) -> Result<Vec<u8>, LoadError> {
+    let error = |why: String| LoadError::File { path: path.to_owned(), why };
+    let size = std::fs::metadata(path).map_err(|err| error(err.to_string()))?.len();
+    if size > MAX_COMPONENT {
+        return Err(error(format!("it has {size} octets, more than the {MAX_COMPONENT} that a component may have")));
+    }
+    std::fs::read(path).map_err(|err| error(err.to_string()))
+}
+
+fn compile(engines: &Engines, config: &Config, bytes: &[u8]) -> Result<Component, LoadError> {
+    let not = |why: String| LoadError::NotAComponent { path: config.source.clone(), why };
+    if bytes.starts_with(b"\0asm\x01\0\0\0") {
+        return Err(not("it is a core module; build it with wasm-component-ld or `wasm-tools component new`".into()));
+    }
+    Component::new(&engines.load, bytes).map_err(|err| not(format!("{err:#}")))
+}
+
+/// What it exports and imports, by its type alone.
+fn check_type(component: &Component, engines: &Engines, grants: &[String]) -> Result<Vec<String>, LoadError> {
+    let kind = component.component_type();
+    let engine = &engines.load;
+    let mut imports = Vec::new();
+    for (name, _) in kind.imports(engine) {
+        imports.push(name.to_owned());
+        let Some(interface) = name.strip_prefix(PACKAGE) else {
+            if name.starts_with("wasi:") {
+                continue;
+            }
+            return Err(LoadError::Import { import: name.into(), remedy: "this host does not know it".into() });
+        };
+        let (interface, version) = interface.split_once('@').unwrap_or((interface, ""));
+        check_version(name, version)?;
+        match interface {
+            "types" | "log" | "metric" | "clock" | "score" => {}
+            "kv" | "dns" | "net" if !grants.iter().any(|grant| grant == interface) => {
+                let remedy = format!("add `grants = [\"{interface}\"]` to its table in the config if it may have that");
+                return Err(LoadError::Import { import: name.into(), remedy });
+            }
+            "kv" | "dns" | "net" => {
+                let remedy = "this version of wasmta does not provide it yet".into();
+                return Err(LoadError::Import { import: name.into(), remedy });
+            }
+            _ => return Err(LoadError::Import { import: name.into(), remedy: "this host does not know it".into() }),
+        }
+    }
+    for (name, item) in kind.exports(engine) {
+        let Some(interface) = name.strip_prefix(PACKAGE) else { continue };
+        let (interface, version) = interface.split_once('@').unwrap_or((interface, ""));
+        check_version(name, version)?;
+        let known = interface == "meta" || Stage::ALL.iter().any(|stage| interface == format!("on-{stage}"));
+        if !known || !matches!(item.ty, ComponentItem::ComponentInstance(_)) {
+            return Err(LoadError::Interface(format!("it exports {name}, which is no hook of this host")));
+        }
+    }
+    Ok(imports)
+}
+
+fn check_version(name: &str, version: &str) -> Result<(), LoadError> {
+    if version == VERSION || version.starts_with("0.1.") {
+        return Ok(());
+    }
+    Err(LoadError::Interface(format!("it is built for {name}; this host speaks wasmta:policy@{VERSION}")))
+}
+
+fn find_hooks(pre: &InstancePre<Context>) -> Result<Hooks, LoadError> {
+    let component = pre.component();
+    let exported = |interface: &str| {
+        component
+            .component_type()
+            .exports(component.engine())
+            .any(|(name, _)| name.strip_prefix(PACKAGE).is_some_and(|rest| rest.split('@').next() == Some(interface)))
+    };
+    // An export that is there but of the wrong type is an error, never "no hook".
+    fn hook<T>(there: bool, indices: wasmtime::Result<T>, name: &str) -> Result<Option<T>, LoadError> {
+        match (there, indices) {
+            (false, _) => Ok(None),
+            (true, Ok(indices)) => Ok(Some(indices)),
+            (true, Err(err)) => {
+                Err(LoadError::Interface(format!("its {name} is not of the type that this host calls: {err:#}")))
+            }
+        }
+    }
+    let meta = hook(exported("meta"), exports::meta::GuestIndices::new(pre), "meta")?
+        .ok_or_else(|| LoadError::Interface("it exports no wasmta:policy/meta, so it is no policy".into()))?;
+    let hooks = Hooks {
+        connect: hook(exported("on-connect"), exports::on_connect::GuestIndices::new(pre), "on-connect")?,
+        helo: hook(exported("on-helo"), exports::on_helo::GuestIndices::new(pre), "on-helo")?,
+        mail: hook(exported("on-mail"), exports::on_mail::GuestIndices::new(pre), "on-mail")?,
+        rcpt: hook(exported("on-rcpt"), exports::on_rcpt::GuestIndices::new(pre), "on-rcpt")?,
+        message: hook(exported("on-message"), exports::on_message::GuestIndices::new(pre), "on-message")?,
+        meta,
+    };
+    if Stage::ALL.iter().all(|stage| !hooks.has(*stage)) {
+        return Err(LoadError::Interface(
+            "it exports no hook (on-connect, on-helo, on-mail, on-rcpt, on-message)".into(),
+        ));
+    }
+    Ok(hooks)
+}
+
+fn link(engines: &Engines, run: bool, component: &Component) -> Result<InstancePre<Context>, LoadError> {
+    let mut linker = Linker::new(if run { &engines.run } else { &engines.load });
+    super::import::add_to_linker(&mut linker).map_err(|err| LoadError::Interface(format!("{err:#}")))?;
+    linker.instantiate_pre(component).map_err(|err| LoadError::Interface(format!("it does not fit this host: {err:#}")))
+}
+
+/// A store in which `describe` and `configure` run, with limits like a hook's.
+fn load_store(engines: &Engines, identity: &Arc<Identity>, config: &Config) -> Store<Context> {
+    let context = Context::new(Arc::clone(identity), "load".into(), ticks(config.configure_timeout.as_std()));
+    let mut store = Store::new(&engines.load, context);
+    super::run::bound(&mut store);
+    store
+}
+
+fn failed(call: &'static str) -> impl Fn(wasmtime::Error) -> LoadError {
+    move |err| LoadError::Failed { call, why: super::run::explain(&err) }
+}
+
+async fn bounded<T>(
+    config: &Config,
+    call: &'static str,
+    work: impl Future<Output = Result<T, LoadError>>,
+) -> Result<T, LoadError> {
+    let limit = config.configure_timeout.as_std();
+    match tokio::time::timeout(limit, work).await {
+        Ok(done) => done,
+        Err(_) => Err(LoadError::Failed { call, why: format!("it took longer than configure-timeout, {limit:?}") }),
+    }
+}
+
+async fn describe(store: &mut Store<Context>, instance: &Instance, hooks: &Hooks) -> Result<Manifest, LoadError> {
+    let meta = hooks.meta.load(&mut *store, instance).map_err(failed("describe"))?;
+    let own = meta.call_describe(store).await.map_err(failed("describe"))?;
+    let clean = super::import::clean;
+    Ok(Manifest {
+        name: clean(&own.name),
+        version: clean(&own.version),
+        summary: clean(&own.summary),
+        settings_schema: own.settings_schema,
+        symbols: own
+            .symbols
+            .into_iter()
+            .map(|symbol| (clean(&symbol.name), symbol.weight, clean(&symbol.summary)))
+            .collect(),
+    })
+}
+
+pub(super) async fn configure(
+    store: &mut Store<Context>,
+    instance: &Instance,
+    hooks: &Hooks,
+    settings: &str,
+) -> Result<(), LoadError> {
+    let meta = hooks.meta.load(&mut *store, instance).map_err(failed("configure"))?;
+    let clean = super::import::clean;
+    meta.call_configure(store, settings).await.map_err(failed("configure"))?.map_err(|err| LoadError::Settings {
+        key: clean(&err.key),
+        message: clean(&err.message),
+        file: err.file.map(|file| clean(&file)),
+        line: err.line,
+    })
+}
+
+/// What the file says of itself, without settings.
+pub(super) async fn inspect(engines: &Engines, config: &Config) -> Result<Inspection, LoadError> {
+    let bytes = read(&config.source)?;
+    let component = compile(engines, config, &bytes)?;
+    let imports = check_type(&component, engines, &["kv".into(), "dns".into(), "net".into()])?;
+    let pre = link(engines, false, &component)?;
+    let hooks = find_hooks(&pre)?;
+    let identity =
+        Arc::new(Identity { name: "inspect".into(), memory: config.memory.as_usize(), stats: Stats::default() });
+    let manifest = bounded(config, "describe", async {
+        let mut store = load_store(engines, &identity, config);
+        let instance = pre.instantiate_async(&mut store).await.map_err(failed("describe"))?;
+        describe(&mut store, &instance, &hooks).await
+    })
+    .await?;
+    let hooks = Stage::ALL.iter().filter(|stage| hooks.has(**stage)).map(|stage| stage.as_str()).collect();
+    Ok(Inspection { manifest, hooks, imports })
+}
+
+/// Loads a policy with its settings; from the cache if it was loaded so before.
+pub(super) async fn load(
+    engines: &Engines,
+    cache: &Cache,
+    identity: &Arc<Identity>,
+    config: &Config,
+) -> Result<Loaded, LoadError> {
+    let bytes = read(&config.source)?;
+    let settings = config.settings.to_string();
+    let limits = format!("{:?}", (config.memory, &config.grants));
+    let key = Key::new(&engines.run, &[&bytes, settings.as_bytes(), limits.as_bytes()]);
+    let card = Key::new(&engines.run, &[&bytes, settings.as_bytes(), limits.as_bytes(), b"manifest"]);
+    if let Some((component, manifest)) = cache.get(&engines.run, &key).zip(cache.manifest(&card)) {
+        let pre = link(engines, true, &component)?;
+        let hooks = find_hooks(&pre)?;
+        return Ok(Loaded { pre, hooks, manifest, snapshot: true });
+    }
+    let plain = compile(engines, config, &bytes)?;
+    check_type(&plain, engines, &config.grants)?;
+    let (manifest, snapshot) =
+        bounded(config, "configure", prepare(engines, identity, config, &bytes, &plain, &settings)).await?;
+    let compiled = engines
+        .run
+        .precompile_component(snapshot.as_deref().unwrap_or(&bytes))
+        .map_err(|err| LoadError::NotAComponent { path: config.source.clone(), why: format!("{err:#}") })?;
+    let kept = cache.put(&key, &compiled).map_err(|err| LoadError::File {
+        path: config.source.clone(),
+        why: format!("its compiled form cannot be written to the cache: {err}"),
+    });
+    kept?;
+    let component = cache.get(&engines.run, &key).ok_or_else(|| LoadError::File {
+        path: config.source.clone(),
+        why: "its compiled form cannot be read back from the cache".into(),
+    })?;
+    if snapshot.is_some() {
+        cache.put_manifest(&card, &manifest);
+    }
+    let pre = link(engines, true, &component)?;
+    let hooks = find_hooks(&pre)?;
+    Ok(Loaded { pre, hooks, manifest, snapshot: snapshot.is_some() })
+}
+
+/// Describes and configures the component, and takes its snapshot. Without one (the snapshotter cannot take every component)
+/// the second half is none, and the reason is in the log.
+async fn prepare(
+    engines: &Engines,
+    identity: &Arc<Identity>,
+    config: &Config,
+    bytes: &[u8],
+    plain: &Component,
+    settings: &str,
+) -> Result<(Manifest, Option<Vec<u8>>), LoadError> {
+    let wizer = Wizer::new();
+    match wizer.instrument_component(bytes) {
+        Ok((parsed, instrumented)) => {
+            let component = compile(engines, config, &instrumented)?;
+            let (manifest, mut state) = configured(engines, identity, config, &component, settings).await?;
+            let snapshot = wizer.snapshot_component(&parsed, &mut state).await;
+            let snapshot = snapshot
+                .and_then(|snapshot| {
+                    if state.broken { Err(wasmtime::format_err!("its state cannot be read")) } else { Ok(snapshot) }
+                })
+                .inspect_err(|err| tracing::warn!(plugin = identity.name, "runs without a snapshot: {err:#}"))
+                .ok();
+            Ok((manifest, snapshot))
+        }
+        Err(err) => {
+            tracing::warn!(plugin = identity.name, "runs without a snapshot: {err:#}");
+            Ok((configured(engines, identity, config, plain, settings).await?.0, None))
+        }
+    }
+}
+
+async fn configured(
+    engines: &Engines,
+    identity: &Arc<Identity>,
+    config: &Config,
+    component: &Component,
+    settings: &str,
+) -> Result<(Manifest, Snapshotted), LoadError> {
+    let pre = link(engines, false, component)?;
+    let hooks = find_hooks(&pre)?;
+    let mut store = load_store(engines, identity, config);
+    let instance = pre.instantiate_async(&mut store).await.map_err(failed("describe"))?;
+    let manifest = describe(&mut store, &instance, &hooks).await?;
+    configure(&mut store, &instance, &hooks, settings).await?;
+    Ok((manifest, Snapshotted { store, instance, broken: false }))
+}
+
+/// A configured instance that the snapshotter reads.
+struct Snapshotted {
+    store: Store<Context>,
+    instance: Instance,
+    /// Something could not be read: the snapshot is worth nothing.
+    broken: bool,
+}
+
+impl Snapshotted {
+    /// Calls one of the functions that the snapshotter put into the component. A guest cannot remove them, but it can have spent
+    /// its time or its memory.
+    async fn call<R: Lift + Send + Sync + 'static>(&mut self, instance: &str, func: &str) -> Option<R> {
+        let value = self.try_call(instance, func).await;
+        self.broken |= value.is_none();
+        value
+    }
+
+    async fn try_call<R: Lift + Send + Sync + 'static>(&mut self, instance: &str, func: &str) -> Option<R> {
+        let (_, interface) = self.instance.get_export(&mut self.store, None, instance)?;
+        let (_, func) = self.instance.get_export(&mut self.store, Some(&interface), func)?;
+        let func = self.instance.get_typed_func::<(), (R,)>(&mut self.store, func).ok()?;
+        func.call_async(&mut self.store, ()).await.ok().map(|(value,)| value)
+    }
+}
+
+impl ComponentInstanceState for Snapshotted {
+    async fn call_func_ret_list_u8(&mut self, instance: &str, func: &str, contents: impl FnOnce(&[u8]) + Send) {
+        let octets = self.call::<WasmList<u8>>(instance, func).await;
+        contents(octets.as_ref().map(|octets| octets.as_le_slice(&self.store)).unwrap_or_default());
+    }
+    async fn call_func_ret_s32(&mut self, instance: &str, func: &str) -> i32 {
+        self.call(instance, func).await.unwrap_or_default()
+    }
+    async fn call_func_ret_s64(&mut self, instance: &str, func: &str) -> i64 {
+        self.call(instance, func).await.unwrap_or_default()
+    }
+    async fn call_func_ret_f32(&mut self, instance: &str, func: &str) -> u32 {
+        self.call::<f32>(instance, func).await.unwrap_or_default().to_bits()
+    }
+    async fn call_func_ret_f64(&mut self, instance: &str, func: &str) -> u64 {
+        self.call::<f64>(instance, func).await.unwrap_or_default().to_bits()
+    }
+}

@@ -1,0 +1,237 @@
+//! The sandbox: policies are WebAssembly components, and each call of a hook runs in a fresh instance with limits on everything.
+//!
+//! `load` makes a policy ready, `run` is one call, `import` is what a guest may call, `resource` what it may look at,
+//! `cache` keeps compiled policies, `stats` counts.
+//!
+//! Architecture invariant: the only room that names wasmtime. No plugin can do more to a session than its verdict says: a trap, a
+//! hang or a full memory is that plugin's failure and counts as its `on-error`.
+
+mod bindings;
+mod cache;
+mod call;
+pub mod config;
+mod context;
+mod engine;
+mod import;
+mod load;
+mod mime;
+mod resource;
+mod run;
+mod stats;
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+pub use config::{Config, Mode, Runtime};
+pub use load::{Inspection, LoadError, Manifest};
+pub use run::{Plugin, Subject, Transaction};
+pub use stats::Snapshot as Counters;
+
+use cache::Cache;
+use context::Identity;
+use engine::Engines;
+use stats::Stats;
+
+use crate::policy::{Decision, Mail, Opinion, Session, Stage, Verdict, apply};
+
+/// Engines and cache, from which generations of policies are made.
+pub struct Sandbox {
+    engines: Engines,
+    cache: Cache,
+}
+
+/// Why the sandbox itself cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// Address space for so many instances is not to be had.
+    #[error("cannot reserve {instances} instances: {why}; lower `instances` or `slot-memory` in [runtime]")]
+    Engine {
+        /// How many were asked for.
+        instances: u32,
+        /// What the system said.
+        why: String,
+    },
+    /// The directory for compiled policies cannot be used.
+    #[error("cache-dir {0}")]
+    Cache(String),
+}
+
+impl Sandbox {
+    /// Reserves the instances and opens the cache.
+    pub fn new(runtime: &Runtime) -> Result<Self, SandboxError> {
+        let engines = Engines::new(runtime)
+            .map_err(|err| SandboxError::Engine { instances: runtime.instances, why: format!("{err:#}") })?;
+        let dir = runtime.cache_dir.as_path();
+        let cache = Cache::open(dir).map_err(|err| SandboxError::Cache(format!("{}: {err}", dir.display())))?;
+        Ok(Self { engines, cache })
+    }
+
+    /// Loads one policy under the name that the config gives it.
+    pub async fn load(&self, name: &str, config: &Config) -> Result<Arc<Plugin>, LoadError> {
+        let memory = config.memory.as_usize();
+        let identity = Arc::new(Identity { name: name.to_owned(), memory, stats: Stats::default() });
+        let loaded = load::load(&self.engines, &self.cache, &identity, config).await?;
+        Ok(Arc::new(Plugin::new(identity, config.clone(), loaded)))
+    }
+
+    /// What a file says of itself.
+    pub async fn inspect(&self, config: &Config) -> Result<Inspection, LoadError> {
+        load::inspect(&self.engines, config).await
+    }
+}
+
+/// One plugin in `wasmta plugin list`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Listed {
+    /// Its name in the config.
+    pub name: String,
+    /// What it says of itself.
+    pub manifest: Manifest,
+    /// Stages at which it is asked.
+    pub hooks: Vec<&'static str>,
+    /// `enforce` or `shadow`.
+    pub mode: Mode,
+    /// Whether calls begin in a snapshot; if not, each call configures anew.
+    pub snapshot: bool,
+    /// What was counted since it was loaded.
+    pub counters: Counters,
+}
+
+impl Plugin {
+    /// For the operator.
+    pub fn listed(&self) -> Listed {
+        let hooks = Stage::ALL.iter().filter(|stage| self.loaded.hooks.has(**stage)).map(|stage| stage.as_str());
+        Listed {
+            name: self.name().to_owned(),
+            manifest: self.loaded.manifest.clone(),
+            hooks: hooks.collect(),
+            mode: self.config.mode,
+            snapshot: self.loaded.snapshot,
+            counters: self.identity.stats.snapshot(),
+        }
+    }
+}
+
+/// The policies of one listener, in order.
+#[derive(Clone, Default)]
+pub struct Chain(Arc<[Arc<Plugin>]>);
+
+/// What the chain says at one stage.
+#[derive(Debug)]
+pub struct Judged {
+    /// Who decided; none if nobody objected.
+    pub plugin: Option<String>,
+    /// What. Never `Accept`, `DeferIfPermit` or `Delay`.
+    pub verdict: Verdict,
+    /// How long the client waits before it hears of it.
+    pub delay: std::time::Duration,
+    /// Changes of the envelope that a stage before the message asked for.
+    pub edits: Vec<crate::policy::Edit>,
+    /// Points of this stage.
+    pub score: f64,
+}
+
+impl Chain {
+    /// In the order in which they are asked.
+    pub fn new(plugins: Vec<Arc<Plugin>>) -> Self {
+        Self(plugins.into())
+    }
+
+    /// The stages at which anybody is asked.
+    pub fn stages(&self) -> impl Iterator<Item = Stage> {
+        Stage::ALL.into_iter().filter(|stage| self.0.iter().any(|plugin| plugin.loaded.hooks.has(*stage)))
+    }
+
+    /// Its plugins.
+    pub fn plugins(&self) -> &[Arc<Plugin>] {
+        &self.0
+    }
+
+    /// Asks the policies of a stage before the message.
+    pub async fn judge(&self, session: &Arc<Session>, subject: Subject) -> Judged {
+        let mut edits = Vec::new();
+        let decision = self.ask(session, subject, |_, own| {
+            edits.extend(own);
+            Ok(())
+        });
+        let decision = decision.await;
+        judged(decision, edits)
+    }
+
+    /// Asks the policies about a message; each sees the edits of those before it.
+    pub async fn judge_message(&self, session: &Arc<Session>, mail: &mut Mail) -> Judged {
+        let subject = Subject::Message(mail.clone());
+        let decision = self.ask(session, subject, |subject, own| {
+            if own.is_empty() {
+                return Ok(());
+            }
+            let mut edited = mail.clone();
+            apply(&mut edited, own).map_err(|err| run::Failure::Verdict(err.to_string()))?;
+            *mail = edited;
+            *subject = Subject::Message(mail.clone());
+            Ok(())
+        });
+        let decision = decision.await;
+        judged(decision, Vec::new())
+    }
+
+    async fn ask(
+        &self,
+        session: &Arc<Session>,
+        mut subject: Subject,
+        mut take: impl FnMut(&mut Subject, Vec<crate::policy::Edit>) -> Result<(), run::Failure>,
+    ) -> Decision {
+        let stage = subject.stage();
+        let mut decision = Decision::default();
+        for plugin in self.0.iter().filter(|plugin| plugin.loaded.hooks.has(stage)) {
+            let result = plugin.run(session, subject.clone(), decision.score()).await;
+            if !plugin.enforced() {
+                shadow(plugin, session, stage, &result);
+                continue;
+            }
+            let taken = result.and_then(|mut product| {
+                take(&mut subject, std::mem::take(&mut product.edits))?;
+                Ok(product)
+            });
+            let opinion = match taken {
+                Ok(product) => {
+                    let plugin = plugin.name().to_owned();
+                    Opinion { plugin, verdict: product.verdict, symbols: product.symbols }
+                }
+                Err(failure) => {
+                    let on_error = plugin.config.on_error;
+                    tracing::warn!(plugin = plugin.name(), session = session.id, %stage, ?on_error, "plugin {failure}");
+                    let verdict = match on_error.verdict(plugin.name()) {
+                        // Before there is a message there is nothing to keep for the operator: the client comes back.
+                        Verdict::Quarantine(_) if matches!(stage, Stage::Connect | Stage::Helo) => Verdict::Pass,
+                        verdict => verdict,
+                    };
+                    Opinion { plugin: plugin.name().to_owned(), verdict, symbols: Vec::new() }
+                }
+            };
+            if !decision.add(opinion) {
+                break;
+            }
+        }
+        decision
+    }
+}
+
+/// Logs what a plugin in shadow mode would have done.
+fn shadow(plugin: &Plugin, session: &Session, stage: Stage, result: &Result<run::Product, run::Failure>) {
+    let (plugin, session) = (plugin.name(), session.id.as_str());
+    match result {
+        Ok(product) => {
+            let (edits, symbols) = (product.edits.len(), product.symbols.len());
+            tracing::info!(plugin, session, %stage, verdict = ?product.verdict, edits, symbols, "shadow");
+        }
+        Err(failure) => tracing::warn!(plugin, session, %stage, "shadow: plugin {failure}"),
+    }
+}
+
+fn judged(decision: Decision, edits: Vec<crate::policy::Edit>) -> Judged {
+    let (delay, score) = (decision.delay(), decision.score());
+    let (plugin, verdict) = decision.outcome();
+    Judged { plugin, verdict, delay, edits, score }
+}
