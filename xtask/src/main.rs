@@ -1,6 +1,7 @@
 //! The project's own commands. `cargo xtask` without arguments lists them.
 
 mod bench;
+mod guests;
 mod machine;
 mod run;
 mod test;
@@ -9,6 +10,7 @@ use std::process::ExitCode;
 
 const USAGE: &str = "\
 cargo xtask test                  everything that must hold before a change is kept
+cargo xtask guests                the policies, as components in target/plugins
 cargo xtask run                   wasmta on 127.0.0.1:2525 with every bundled policy
 cargo xtask bench relay [OPTIONS] wasmta, tuned Postfix and the floor side by side (`bench help` has the options)
 ";
@@ -18,6 +20,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
         ["test", rest @ ..] => test::all(rest),
+        ["guests"] => guests::build().map(drop),
         ["run", rest @ ..] => run::example(rest),
         ["bench", rest @ ..] => bench::command(rest),
         ["" | "help" | "--help" | "-h"] | [] => {
