@@ -297,7 +297,7 @@ impl Cursor {
             self.pending.drain(..skip);
             self.decoded += skip as u64;
             let exhausted = self.raw >= part.body.end;
-            if self.decoded == offset && (self.pending.len() >= len || exhausted) || exhausted {
+            if exhausted || self.decoded == offset && self.pending.len() >= len {
                 let take = if self.decoded == offset { len.min(self.pending.len()) } else { 0 };
                 self.decoded += take as u64;
                 return Ok(self.pending.drain(..take).collect());
@@ -374,8 +374,8 @@ impl Decoder {
                 }
             }
         }
-        if last {
-            out.append(&mut self.held);
+        if last && self.held.len() > 1 && self.held.starts_with(b"=") {
+            out.append(&mut self.held); // half an escape; white space and a soft break at the end mean nothing
         }
     }
 

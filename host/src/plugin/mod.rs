@@ -6,6 +6,7 @@
 //! Architecture invariant: the only room that names wasmtime. No plugin can do more to a session than its verdict says: a trap, a
 //! hang or a full memory is that plugin's failure and counts as its `on-error`.
 
+pub mod bench;
 mod bindings;
 mod cache;
 mod call;
