@@ -52,21 +52,56 @@ pub async fn times(plugin: &Arc<Plugin>, message: &[u8], calls: u32) -> Vec<Hook
     all
 }
 
-async fn call(chain: &Chain, session: &Arc<Session>, mail: &Mail, stage: Stage) -> crate::policy::Verdict {
+/// What many live instances cost.
+#[derive(Debug, Clone, Serialize)]
+pub struct LiveCost {
+    /// Instances that were alive together, each after one call.
+    pub instances: u32,
+    /// Memory of this process that they added, in KiB of PSS.
+    pub pss_kib: u64,
+}
+
+/// Keeps `instances` alive, each after a call of the plugin's last hook, and measures what memory they take.
+pub async fn live(plugin: &Arc<Plugin>, message: &[u8], instances: u32) -> std::io::Result<LiveCost> {
+    let session = Arc::new(example_session());
+    let mail = example_mail(message);
+    let stage = Chain::new(vec![Arc::clone(plugin)]).stages().last().unwrap_or(Stage::Connect);
+    let before = pss_kib()?;
+    let mut alive = Vec::new();
+    for _ in 0..instances {
+        let call = plugin.fresh(&session, subject(&mail, stage), 0.0).await;
+        alive.push(call.map_err(|failure| std::io::Error::other(failure.to_string()))?);
+    }
+    Ok(LiveCost { instances, pss_kib: pss_kib()?.saturating_sub(before) })
+}
+
+/// Proportional set size of this process.
+fn pss_kib() -> std::io::Result<u64> {
+    let rollup = std::fs::read_to_string("/proc/self/smaps_rollup")?;
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap_or_default();
+    line.trim().trim_end_matches("kB").trim().parse().map_err(std::io::Error::other)
+}
+
+fn subject(mail: &Mail, stage: Stage) -> Subject {
     let transaction = || Transaction {
         id: mail.id,
         envelope: Arc::clone(&mail.envelope),
         announced_size: None,
         notes: Notes::default(),
     };
+    match stage {
+        Stage::Connect => Subject::Connect,
+        Stage::Helo => Subject::Helo,
+        Stage::Mail => Subject::Mail(transaction()),
+        Stage::Rcpt => Subject::Rcpt(transaction(), Recipient::new(ForwardPath::Postmaster)),
+        Stage::Message => Subject::Message(mail.clone()),
+    }
+}
+
+async fn call(chain: &Chain, session: &Arc<Session>, mail: &Mail, stage: Stage) -> crate::policy::Verdict {
     let judged = match stage {
-        Stage::Connect => chain.judge(session, Subject::Connect).await,
-        Stage::Helo => chain.judge(session, Subject::Helo).await,
-        Stage::Mail => chain.judge(session, Subject::Mail(transaction())).await,
-        Stage::Rcpt => {
-            chain.judge(session, Subject::Rcpt(transaction(), Recipient::new(ForwardPath::Postmaster))).await
-        }
         Stage::Message => chain.judge_message(session, &mut mail.clone()).await,
+        _ => chain.judge(session, subject(mail, stage)).await,
     };
     judged.verdict
 }

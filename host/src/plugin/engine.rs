@@ -16,6 +16,11 @@ const FIBER_STACK: usize = WASM_STACK + 256 * 1024;
 /// Octets of a slot's memory that are cleared by hand when it is given back, instead of by the kernel.
 const KEEP_RESIDENT: usize = 256 * 1024;
 
+/// Core instances of one component, on average: its module and the shims that the component model puts around it.
+const CORE_INSTANCES: u32 = 8;
+/// Tables of one component, on average: its module's and the shim's.
+const TABLES: u32 = 2;
+
 /// Both engines, and the thread that counts their epochs for as long as they live.
 pub(super) struct Engines {
     /// Runs hooks.
@@ -43,9 +48,9 @@ impl Engines {
         let slot = runtime.slot_memory.as_usize();
         let mut pool = PoolingAllocationConfig::new();
         pool.total_component_instances(slots)
-            .total_core_instances(slots.saturating_mul(2))
+            .total_core_instances(slots.saturating_mul(CORE_INSTANCES))
             .total_memories(slots)
-            .total_tables(slots.saturating_mul(2))
+            .total_tables(slots.saturating_mul(TABLES))
             .total_stacks(slots)
             .max_core_instances_per_component(64)
             .max_memories_per_component(8)

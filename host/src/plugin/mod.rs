@@ -202,7 +202,10 @@ impl Chain {
                 }
                 Err(failure) => {
                     let on_error = plugin.config.on_error;
-                    tracing::warn!(plugin = plugin.name(), session = session.id, %stage, ?on_error, "plugin {failure}");
+                    // That it is paused was said once, when the pause began.
+                    if failure != run::Failure::Paused {
+                        tracing::warn!(plugin = plugin.name(), session = session.id, %stage, ?on_error, "plugin {failure}");
+                    }
                     let verdict = match on_error.verdict(plugin.name()) {
                         // Before there is a message there is nothing to keep for the operator: the client comes back.
                         Verdict::Quarantine(_) if matches!(stage, Stage::Connect | Stage::Helo) => Verdict::Pass,

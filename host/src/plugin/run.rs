@@ -144,6 +144,22 @@ impl Plugin {
 
     async fn permitted(&self, session: &Arc<Session>, subject: Subject, score: f64) -> Result<Product, Failure> {
         let _permit = self.permits.acquire().await.map_err(|_| Failure::Busy)?;
+        let (mut store, verdict) = self.fresh(session, subject, score).await?;
+        let context = store.data_mut();
+        Ok(Product {
+            verdict,
+            edits: std::mem::take(&mut context.edits),
+            symbols: std::mem::take(&mut context.symbols),
+        })
+    }
+
+    /// One call; the instance lives until the store is dropped.
+    pub(super) async fn fresh(
+        &self,
+        session: &Arc<Session>,
+        subject: Subject,
+        score: f64,
+    ) -> Result<(Store<Context>, Verdict), Failure> {
         let stage = subject.stage();
         let limit = ticks(self.config.timeout.as_std());
         let mut context = Context::new(Arc::clone(&self.identity), subject.name(session), limit);
@@ -152,12 +168,7 @@ impl Plugin {
         bound(&mut store);
         let verdict = self.call(&mut store, session, subject).await.map_err(|err| Failure::Trap(explain(&err)))?;
         let verdict = call::verdict(verdict, stage).map_err(Failure::Verdict)?;
-        let context = store.data_mut();
-        Ok(Product {
-            verdict,
-            edits: std::mem::take(&mut context.edits),
-            symbols: std::mem::take(&mut context.symbols),
-        })
+        Ok((store, verdict))
     }
 
     async fn call(
