@@ -4,6 +4,9 @@
 
 #![deny(unsafe_code)]
 
+pub mod config;
+pub mod directory;
+pub mod listener;
 pub mod mail;
 pub mod plugin;
 pub mod policy;

@@ -1,10 +1,12 @@
 //! Lengths of time and sizes as a config writes them: `"5m"`, `"50 MiB"`. A bare number is refused: nobody can see its unit.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::str::FromStr;
 use std::time;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Why a text is no length of time or no size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -40,8 +42,7 @@ const SIZES: [(&str, u64); 9] = [
 
 /// A length of time in a config: whole numbers, each with one of the units `ms`, `s`, `m` (minutes), `h`, `d`, `w`; like `"1h30m"`.
 /// In steps of a millisecond, at most a century.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Duration(time::Duration);
 
 impl Duration {
@@ -125,8 +126,7 @@ impl fmt::Display for Duration {
 
 /// A number of octets in a config: a whole number and one of the units `B`, `KiB`, `MiB`, `GiB`, `TiB` (steps of 1,024) or `KB`, `MB`,
 /// `GB`, `TB` (steps of 1,000); like `"50 MiB"`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ByteSize(u64);
 
 impl ByteSize {
@@ -178,27 +178,50 @@ fn leading_number(text: &str) -> Option<(u64, &str)> {
     digits.replace('_', "").parse().ok().map(|number| (number, rest))
 }
 
-macro_rules! through_string {
-    ($($type:ty),*) => {$(
-        impl TryFrom<String> for $type {
-            type Error = UnitError;
-            fn try_from(text: String) -> Result<Self, UnitError> {
-                text.parse()
-            }
-        }
-        impl From<$type> for String {
-            fn from(value: $type) -> Self {
-                value.to_string()
-            }
-        }
-        impl fmt::Debug for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Display::fmt(self, f)
-            }
-        }
-    )*};
+/// Takes a text and says what it would have taken instead of anything else.
+struct Text<T>(&'static str, PhantomData<T>);
+
+impl<T: FromStr<Err = UnitError>> Visitor<'_> for Text<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(|err| E::custom(format_args!("\"{text}\" is {err}")))
+    }
 }
-through_string!(Duration, ByteSize);
+
+impl<'de> Deserialize<'de> for Duration {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(Text("a length of time like \"30s\" or \"5m\"", PhantomData))
+    }
+}
+impl<'de> Deserialize<'de> for ByteSize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(Text("a size like \"64 KiB\" or \"50 MiB\"", PhantomData))
+    }
+}
+impl Serialize for Duration {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+impl Serialize for ByteSize {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+impl fmt::Debug for Duration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+impl fmt::Debug for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::policy::OnError;
 use crate::units::{ByteSize, Duration};
@@ -37,7 +37,7 @@ pub struct Config {
     #[serde(default)]
     pub grants: Vec<String>,
     /// Its settings, in its own words. `{ file = "NAME" }` anywhere in them gets the file's text added as `content`.
-    #[serde(default = "default_settings")]
+    #[serde(default = "default_settings", deserialize_with = "table")]
     pub settings: serde_json::Value,
 }
 
@@ -92,4 +92,26 @@ impl Default for Runtime {
             slot_memory: ByteSize::from_mib(64),
         }
     }
+}
+
+/// A TOML table as JSON; dates become texts, as JSON has none.
+fn table<'de, D: Deserializer<'de>>(deserializer: D) -> Result<serde_json::Value, D::Error> {
+    fn json(value: toml::Value) -> Result<serde_json::Value, String> {
+        Ok(match value {
+            toml::Value::String(text) => text.into(),
+            toml::Value::Integer(number) => number.into(),
+            toml::Value::Float(number) => serde_json::Number::from_f64(number)
+                .ok_or("settings are handed on as JSON, which has no inf and no nan; write a number")?
+                .into(),
+            toml::Value::Boolean(truth) => truth.into(),
+            toml::Value::Datetime(date) => date.to_string().into(),
+            toml::Value::Array(items) => items.into_iter().map(json).collect::<Result<Vec<_>, _>>()?.into(),
+            toml::Value::Table(items) => object(items)?.into(),
+        })
+    }
+    fn object(items: toml::Table) -> Result<serde_json::Map<String, serde_json::Value>, String> {
+        items.into_iter().map(|(key, item)| Ok((key, json(item)?))).collect()
+    }
+    let items = toml::Table::deserialize(deserializer)?;
+    object(items).map(Into::into).map_err(serde::de::Error::custom)
 }

@@ -1,0 +1,170 @@
+//! What a config says that cannot be, though each value by itself is well-formed.
+
+use std::collections::HashSet;
+use std::fmt::Display;
+
+use super::{Config, ConfigError, Source, nearest};
+use crate::directory::Directory;
+use crate::plugin;
+
+/// What a policy may be granted beyond what all have.
+const GRANTS: [&str; 3] = ["kv", "dns", "net"];
+
+/// The first fault.
+pub(super) fn check(config: &Config, source: &Source) -> Result<(), ConfigError> {
+    let checker = Checker { config, source };
+    checker.server()?;
+    checker.listeners()?;
+    checker.directory()?;
+    config.plugins.iter().try_for_each(|(name, plugin)| checker.plugin(name, plugin))?;
+    if config.runtime.instances == 0 {
+        return checker.fault(&["runtime", "instances"], "0 would let no policy run; write at least 1");
+    }
+    Ok(())
+}
+
+struct Checker<'a> {
+    config: &'a Config,
+    source: &'a Source,
+}
+
+impl Checker<'_> {
+    fn fault<T>(&self, path: &[&str], message: impl Display) -> Result<T, ConfigError> {
+        Err(self.source.error_at(path, message))
+    }
+
+    fn server(&self) -> Result<(), ConfigError> {
+        let server = &self.config.server;
+        if server.hostname().is_none() {
+            return self.fault(
+                &["server", "hostname"],
+                "the machine's own name is no domain; write one, like hostname = \"mx.example.org\"",
+            );
+        }
+        if server.workers.is_some_and(|count| !(1..=1024).contains(&count)) {
+            return self.fault(&["server", "workers"], "write 1 to 1024, or leave it out for one per processor");
+        }
+        if let Err(err) = tracing_subscriber::EnvFilter::builder().parse(&server.log_level) {
+            return self.fault(
+                &["server", "log-level"],
+                format_args!("{err}; write error, warn, info, debug or trace, or PART=LEVEL after a comma"),
+            );
+        }
+        Ok(())
+    }
+
+    fn listeners(&self) -> Result<(), ConfigError> {
+        if self.config.listeners.is_empty() {
+            let example = "[[listener]] with name = \"smtp\" and address = \"[::]:25\"";
+            return self.fault(&["listener"], format_args!("there is none, so nobody could send mail; add {example}"));
+        }
+        let mut names = HashSet::new();
+        let mut addresses = HashSet::new();
+        for (index, listener) in self.config.listeners.iter().enumerate() {
+            let index = index.to_string();
+            let at = |key| ["listener", index.as_str(), key];
+            if !is_plain_name(&listener.name) {
+                return self.fault(&at("name"), "a name has 1 to 64 letters, digits, `-` and `_`");
+            }
+            if !names.insert(&listener.name) {
+                let name = &listener.name;
+                return self
+                    .fault(&at("name"), format_args!("another listener is named `{name}`; choose another name"));
+            }
+            // Port 0 is any free port: for tests.
+            if listener.address.port() != 0 && !addresses.insert(listener.address) {
+                return self.fault(&at("address"), "another listener has this address; choose another port");
+            }
+            self.chain(&index, &listener.chain)?;
+        }
+        Ok(())
+    }
+
+    fn chain(&self, listener: &str, chain: &[String]) -> Result<(), ConfigError> {
+        for (place, name) in chain.iter().enumerate() {
+            let place = place.to_string();
+            let at = ["listener", listener, "chain", place.as_str()];
+            if !self.config.plugins.contains_key(name) {
+                let known = self.config.plugins.keys().map(String::as_str);
+                return match nearest(name, known) {
+                    Some(best) => self.fault(&at, format_args!("there is no plugin `{name}`; did you mean `{best}`?")),
+                    None => self.fault(&at, format_args!("there is no plugin `{name}`; add a table [plugin.{name}]")),
+                };
+            }
+            if chain.iter().filter(|other| *other == name).count() > 1 {
+                return self.fault(&at, format_args!("`{name}` is in this chain twice; remove one"));
+            }
+        }
+        Ok(())
+    }
+
+    fn directory(&self) -> Result<(), ConfigError> {
+        let directory = &self.config.directory;
+        for (index, domain) in directory.local_domains.iter().enumerate() {
+            if directory.relay_domains.iter().any(|relay| relay.matches(domain)) {
+                let at = ["directory", "local-domains", &index.to_string()];
+                return self.fault(&at, format_args!("{domain} is among the relay-domains as well; remove one"));
+            }
+        }
+        if let Err(err) = Directory::check(directory) {
+            let at: Vec<&str> = ["directory"].into_iter().chain(err.key().split('.')).collect();
+            return self.fault(&at, &err);
+        }
+        let unknown = directory.maildir.replace("{user}", "").replace("{domain}", "");
+        if unknown.contains(['{', '}']) {
+            let message = "only {user}, {domain} and {data-dir} are filled in; correct the rest";
+            return self.fault(&["directory", "maildir"], message);
+        }
+        if !directory.maildir.contains("{user}") {
+            let message = "all users would share one Maildir; put {user} where the name belongs";
+            return self.fault(&["directory", "maildir"], message);
+        }
+        Ok(())
+    }
+
+    fn plugin(&self, name: &str, plugin: &plugin::Config) -> Result<(), ConfigError> {
+        let at = |key| ["plugin", name, key];
+        if !is_plain_name(name) {
+            return self.fault(&["plugin", name], "a name has 1 to 64 letters, digits, `-` and `_`");
+        }
+        if !plugin.source.is_file() {
+            let file = plugin.source.display();
+            return self.fault(
+                &at("source"),
+                format_args!("there is no file {file}; correct the name or build the component"),
+            );
+        }
+        if plugin.timeout.is_zero() {
+            return self.fault(&at("timeout"), "0 would let no call end in time; write at least 1ms");
+        }
+        if plugin.memory.as_u64() < 64 << 10 {
+            return self.fault(&at("memory"), "no component runs in less than \"64 KiB\"; write more");
+        }
+        if plugin.max_instances == 0 {
+            return self.fault(
+                &at("max-instances"),
+                "0 would never let it run; write at least 1, or take it out of the chains",
+            );
+        }
+        if plugin.memory > self.config.runtime.slot_memory {
+            let most = self.config.runtime.slot_memory;
+            return self.fault(
+                &at("memory"),
+                format_args!("more than the {most} of slot-memory in [runtime]; raise that too"),
+            );
+        }
+        for (index, grant) in plugin.grants.iter().enumerate() {
+            if !GRANTS.contains(&grant.as_str()) {
+                let at = ["plugin", name, "grants", &index.to_string()];
+                let known = GRANTS.join(", ");
+                return self.fault(&at, format_args!("`{grant}` cannot be granted; there are {known}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_plain_name(name: &str) -> bool {
+    let plain = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_');
+    (1..=64).contains(&name.len()) && name.bytes().all(plain)
+}

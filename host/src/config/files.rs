@@ -1,0 +1,83 @@
+//! File names in the config start from the folder the config is in; files that plugins' settings name are read here.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::source::read_text;
+use super::{Config, ConfigError, Source};
+
+/// Octets of one file that a plugin's settings name.
+const MAX_FILE: u64 = 16 << 20;
+/// Octets of all files that one plugin's settings name.
+const MAX_FILES: u64 = 64 << 20;
+
+/// Makes file names independent of the folder and puts the content of files into plugins' settings.
+pub(super) fn resolve(config: &mut Config, source: &Source) -> Result<(), ConfigError> {
+    let folder = source.folder();
+    let from_folder = |path: &mut PathBuf| *path = folder.join(&*path); // an absolute path stays
+    from_folder(&mut config.server.data_dir);
+    config.runtime.cache_dir = config.server.data_dir.join(&config.runtime.cache_dir);
+    if let Some(path) = &mut config.directory.users_file {
+        from_folder(path);
+    }
+    let maildir = config.directory.maildir.replace("{data-dir}", &config.server.data_dir.to_string_lossy());
+    config.directory.maildir = folder.join(maildir).to_string_lossy().into_owned();
+    for (name, plugin) in &mut config.plugins {
+        from_folder(&mut plugin.source);
+        let mut path = vec!["plugin".to_owned(), name.clone(), "settings".to_owned()];
+        let mut reader = Reader { folder, source, left: MAX_FILES };
+        reader.read_into(&mut plugin.settings, &mut path)?;
+    }
+    Ok(())
+}
+
+struct Reader<'a> {
+    folder: &'a Path,
+    source: &'a Source,
+    left: u64,
+}
+
+impl Reader<'_> {
+    fn read_into(&mut self, value: &mut Value, path: &mut Vec<String>) -> Result<(), ConfigError> {
+        let mut within = |key: String, value: &mut Value| {
+            path.push(key);
+            self.read_into(value, path)?;
+            path.pop();
+            Ok(())
+        };
+        match value {
+            Value::Array(items) => {
+                items.iter_mut().enumerate().try_for_each(|(index, item)| within(index.to_string(), item))
+            }
+            Value::Object(items) => {
+                items.iter_mut().try_for_each(|(key, item)| within(key.clone(), item))?;
+                let Some(Value::String(file)) = items.get("file") else {
+                    return Ok(());
+                };
+                path.push("file".into());
+                if items.contains_key("content") {
+                    let message = "there is `content` beside it, which the file would replace; remove one";
+                    return Err(self.source.error_at(path, message));
+                }
+                let file = self.folder.join(file);
+                let content = self.read(&file).map_err(|why| self.source.error_at(path, why))?;
+                path.pop();
+                items.insert("content".into(), content.into());
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn read(&mut self, file: &Path) -> Result<String, String> {
+        let shown = file.display();
+        let content =
+            read_text(file, MAX_FILE).map_err(|why| format!("{shown} {why}; correct the name or the file"))?;
+        self.left = self.left.checked_sub(content.len() as u64).ok_or_else(|| {
+            let limit = crate::units::ByteSize::from_bytes(MAX_FILES);
+            format!("with {shown} the files of this plugin are larger than {limit} together; name fewer")
+        })?;
+        Ok(content)
+    }
+}

@@ -1,0 +1,67 @@
+//! One file, `wasmta.toml`. Each room defines its own part; here they are put together, and what reaches across rooms is checked.
+
+mod check;
+mod files;
+mod server;
+mod source;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+pub use server::{LogFormat, Server};
+pub use source::{ConfigError, Place, Source};
+
+use crate::{directory, listener, plugin};
+
+/// All of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Config {
+    /// The host as a whole.
+    #[serde(default)]
+    pub server: Server,
+    /// Where clients are served; at least one.
+    #[serde(default, rename = "listener")]
+    pub listeners: Vec<listener::Config>,
+    /// Who is local and who may relay.
+    #[serde(default)]
+    pub directory: directory::Config,
+    /// The policies by name.
+    #[serde(default, rename = "plugin")]
+    pub plugins: BTreeMap<String, plugin::Config>,
+    /// What all policies share.
+    #[serde(default)]
+    pub runtime: plugin::Runtime,
+}
+
+/// A config that is sound in itself, with its text for what is found wrong later.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The config; file names in it are relative to the working directory or absolute.
+    pub config: Config,
+    /// Its text.
+    pub source: Source,
+}
+
+impl Config {
+    /// Reads the file and those it names, and checks everything that can be checked without opening a port or loading a component.
+    pub fn load(file: &Path) -> Result<Loaded, ConfigError> {
+        let source = Source::read(file)?;
+        let mut config: Self = source.parse()?;
+        files::resolve(&mut config, &source)?;
+        check::check(&config, &source)?;
+        Ok(Loaded { config, source })
+    }
+}
+
+/// The known name that somebody probably meant.
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let name = name.to_lowercase().replace('_', "-");
+    let scored = known.into_iter().map(|other| (strsim::jaro_winkler(&name, other), other));
+    scored.filter(|(score, _)| *score > 0.75).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, best)| best)
+}
+
+#[cfg(test)]
+mod tests;

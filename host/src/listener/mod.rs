@@ -1,0 +1,5 @@
+//! Where clients come in.
+
+mod config;
+
+pub use config::{Config, Protocol};
