@@ -6,7 +6,6 @@
 
 pub mod config;
 pub mod directory;
-pub mod listener;
 pub mod mail;
 pub mod plugin;
 pub mod policy;

@@ -2,6 +2,7 @@
 
 mod check;
 mod files;
+mod listener; // until the listener has landed with it
 mod server;
 mod source;
 
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use server::{LogFormat, Server};
 pub use source::{ConfigError, Place, Source};
 
-use crate::{directory, listener, plugin};
+use crate::{directory, plugin};
 
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

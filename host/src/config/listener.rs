@@ -22,6 +22,19 @@ pub struct Config {
     /// what others send is not touched.
     #[serde(default)]
     pub submission: bool,
+    /// How many sessions there may be at once. Default 10000; one more is answered with 421.
+    #[serde(default = "default_max_sessions")]
+    pub max_sessions: u32,
+    /// How many of them from one client (IPv6: from one network of 64 bits). Default 50. Does not hold for trusted networks.
+    #[serde(default = "default_max_sessions_per_client")]
+    pub max_sessions_per_client: u32,
+}
+
+fn default_max_sessions() -> u32 {
+    10_000
+}
+fn default_max_sessions_per_client() -> u32 {
+    50
 }
 
 /// What a listener speaks.

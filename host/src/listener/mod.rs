@@ -1,5 +1,0 @@
-//! Where clients come in.
-
-mod config;
-
-pub use config::{Config, Protocol};
