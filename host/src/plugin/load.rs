@@ -121,6 +121,34 @@ impl Hooks {
     }
 }
 
+impl Hooks {
+    /// Whether each hook takes and gives what this host will give and take. Done once, before the compiled form is kept.
+    fn check_types(&self, store: &mut Store<Context>, instance: &Instance) -> Result<(), LoadError> {
+        let wrong = |name: &'static str| {
+            move |err: wasmtime::Error| {
+                LoadError::Interface(format!("its {name} is not of the type that this host calls: {err:#}"))
+            }
+        };
+        self.meta.load(&mut *store, instance).map_err(wrong("meta"))?;
+        if let Some(hook) = &self.connect {
+            hook.load(&mut *store, instance).map_err(wrong("on-connect"))?;
+        }
+        if let Some(hook) = &self.helo {
+            hook.load(&mut *store, instance).map_err(wrong("on-helo"))?;
+        }
+        if let Some(hook) = &self.mail {
+            hook.load(&mut *store, instance).map_err(wrong("on-mail"))?;
+        }
+        if let Some(hook) = &self.rcpt {
+            hook.load(&mut *store, instance).map_err(wrong("on-rcpt"))?;
+        }
+        if let Some(hook) = &self.message {
+            hook.load(&mut *store, instance).map_err(wrong("on-message"))?;
+        }
+        Ok(())
+    }
+}
+
 /// A component, compiled, configured and linked.
 pub(super) struct Loaded {
     pub pre: InstancePre<Context>,
@@ -408,6 +436,7 @@ async fn configured(
     let hooks = find_hooks(&pre)?;
     let mut store = load_store(engines, identity, config);
     let instance = pre.instantiate_async(&mut store).await.map_err(failed("describe"))?;
+    hooks.check_types(&mut store, &instance)?;
     let manifest = describe(&mut store, &instance, &hooks).await?;
     configure(&mut store, &instance, &hooks, settings).await?;
     Ok((manifest, Snapshotted { store, instance, broken: false }))
