@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         ["guests"] => guests::build().map(drop),
         ["run", rest @ ..] => run::example(rest),
         ["bench", rest @ ..] => bench::command(rest),
+        ["floor", rest @ ..] => bench::floor(rest),
         ["" | "help" | "--help" | "-h"] | [] => {
             print!("{USAGE}");
             Ok(())
