@@ -1,1 +1,10 @@
-fn main() {}
+//! Scenarios over the real binary: real sockets on loopback, real files, nothing of the network beyond.
+//!
+//! `support` holds what they share; every other file is one scenario. `dialogues/*.smtp` are sessions to be replayed,
+//! `guests/*` the policies that misbehave (`cargo xtask guests` builds them).
+
+#![allow(clippy::unwrap_used)]
+
+mod arrows;
+mod dialogue;
+mod support;

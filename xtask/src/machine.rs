@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Every command ends in this; the text is for the person at the terminal.
 pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -47,4 +47,29 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
 /// Whether we may install packages and change users.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+/// Installs what is missing of these Debian packages. False, with a line that says how to get them, where we may not or
+/// cannot: what needs them is left out then.
+pub fn install_packages(packages: &[&str]) -> bool {
+    let missing: Vec<&str> = packages.iter().copied().filter(|package| !is_installed(package)).collect();
+    if missing.is_empty() {
+        return true;
+    }
+    let apt = |arguments: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()).stdout(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    let install = [&["install", "-q", "-y", "--no-install-recommends"][..], &missing].concat();
+    let done = is_root() && find_program("apt-get").is_some() && apt(&["update", "-q"]) && apt(&install);
+    if !done {
+        println!("not installed: {0}; get it by: apt-get install --no-install-recommends {0}", missing.join(" "));
+    }
+    done
+}
+
+fn is_installed(package: &str) -> bool {
+    let query = Command::new("dpkg-query").args(["-W", "-f=${Status}", package]).stderr(Stdio::null()).output();
+    query.is_ok_and(|output| output.stdout.ends_with(b" installed"))
 }
