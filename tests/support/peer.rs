@@ -111,8 +111,10 @@ impl Peer {
 
 /// RFC 5321 §4.5.2, with the end of data.
 fn stuffed(message: &str) -> String {
-    let mut text: String =
-        message.split_inclusive('\n').map(|line| if line.starts_with('.') { format!(".{line}") } else { line.into() }).collect();
+    let mut text: String = message
+        .split_inclusive('\n')
+        .map(|line| if line.starts_with('.') { format!(".{line}") } else { line.into() })
+        .collect();
     if !text.ends_with("\r\n") {
         text += "\r\n";
     }
@@ -137,7 +139,8 @@ pub fn play(name: &str, port: u16, names: &[(&str, &str)]) {
     let text = std::fs::read_to_string(&path).unwrap();
     let mut peer = Peer::connect(port);
     for (index, line) in text.lines().enumerate() {
-        let line = names.iter().fold(line.to_owned(), |line, (name, value)| line.replace(&format!("{{{name}}}"), value));
+        let line =
+            names.iter().fold(line.to_owned(), |line, (name, value)| line.replace(&format!("{{{name}}}"), value));
         let place = format!("{name}.smtp:{}", index + 1);
         if let Err(error) = step(&mut peer, &line, port) {
             panic!("{place}: {line}: {error}\n{}", peer.transcript);

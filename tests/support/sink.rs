@@ -216,7 +216,9 @@ impl<'a> Session<'a> {
         let wanted = self.shared.answers.lock().unwrap().get(&point).cloned();
         match wanted {
             None => self.say(usual).map(|()| true),
-            Some(Answer::Say(reply)) => self.say(&reply).map(|()| matches!(reply.as_bytes().first(), Some(b'2' | b'3'))),
+            Some(Answer::Say(reply)) => {
+                self.say(&reply).map(|()| matches!(reply.as_bytes().first(), Some(b'2' | b'3')))
+            }
             Some(Answer::Stall) => {
                 // Until the other side loses patience.
                 let _ = self.stream.set_read_timeout(Some(PATIENCE * 2));
