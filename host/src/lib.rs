@@ -4,6 +4,8 @@
 
 #![deny(unsafe_code)]
 
+pub mod admin;
+pub mod cli;
 pub mod config;
 pub mod directory;
 pub mod mail;

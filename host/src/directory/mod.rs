@@ -98,7 +98,7 @@ impl Directory {
     }
 
     /// Whether clients at this address may send to everywhere.
-    pub fn is_trusted(&self, client: IpAddr) -> bool {
+    pub fn trusts(&self, client: IpAddr) -> bool {
         self.trusted_networks.iter().any(|network| network.contains(client))
     }
 
@@ -319,7 +319,7 @@ mod tests {
         let directory = directory(|_| {});
         for (client, trusted) in [("127.0.0.1", true), ("::1", true), ("::ffff:127.0.0.1", true), ("192.0.2.1", false)]
         {
-            assert_eq!(directory.is_trusted(client.parse().unwrap()), trusted, "{client}");
+            assert_eq!(directory.trusts(client.parse().unwrap()), trusted, "{client}");
         }
     }
 }

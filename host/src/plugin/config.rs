@@ -41,6 +41,23 @@ pub struct Config {
     pub settings: serde_json::Value,
 }
 
+impl Config {
+    /// With the defaults.
+    pub fn new(source: impl Into<PathBuf>) -> Self {
+        Self {
+            source: source.into(),
+            mode: Mode::default(),
+            on_error: OnError::default(),
+            timeout: default_timeout(),
+            configure_timeout: default_configure_timeout(),
+            memory: default_memory(),
+            max_instances: default_max_instances(),
+            grants: Vec::new(),
+            settings: default_settings(),
+        }
+    }
+}
+
 /// Whether a policy has effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]

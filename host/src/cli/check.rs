@@ -1,0 +1,94 @@
+//! `wasmta check`: everything that `serve` would find wrong before it opens a port, and nothing changed on disk.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{Failure, code, wait_for};
+use crate::config::{ConfigError, Loaded};
+use crate::plugin::{LoadError, Plugin, Runtime, Sandbox, SandboxError};
+
+/// Loads all there is to load.
+pub(super) fn run(loaded: &Loaded) -> Result<(), Failure> {
+    // The cache belongs to the server's user; who checks may be somebody else.
+    let cache = Scratch::new()?;
+    let runtime = Runtime { cache_dir: cache.0.clone(), ..loaded.config.runtime.clone() };
+    let plugins = wait_for(load_plugins(loaded, &runtime))??;
+    let file = loaded.source.file().display();
+    let (listeners, policies) = (loaded.config.listeners.len(), plugins.len());
+    Ok(writeln!(io::stdout(), "{file}: fine; listeners: {listeners}, policies: {policies}")?)
+}
+
+/// Every policy of the config, in a sandbox made for them.
+pub(super) async fn load_plugins(
+    loaded: &Loaded,
+    runtime: &Runtime,
+) -> Result<BTreeMap<String, Arc<Plugin>>, ConfigError> {
+    if loaded.config.plugins.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let sandbox = Sandbox::new(runtime).map_err(|err| {
+        let key = match err {
+            SandboxError::Engine { .. } => "instances",
+            SandboxError::Cache(_) => "cache-dir",
+        };
+        loaded.source.error_at(&["runtime", key], err)
+    })?;
+    let mut plugins = BTreeMap::new();
+    for (name, config) in &loaded.config.plugins {
+        let plugin = sandbox.load(name, config).await.map_err(|err| explain(loaded, name, &err))?;
+        plugins.insert(name.clone(), plugin);
+    }
+    Ok(plugins)
+}
+
+/// What a policy finds wrong, with the place in the config.
+fn explain(loaded: &Loaded, name: &str, err: &LoadError) -> ConfigError {
+    let mut path = vec!["plugin", name];
+    let message = match err {
+        LoadError::Settings { key, message, file, line } => {
+            path.push("settings");
+            path.extend(key.split('.').filter(|part| !part.is_empty()));
+            match (file, line) {
+                (Some(file), Some(line)) => format!("{file}:{line}: {message}"),
+                (Some(file), None) => format!("{file}: {message}"),
+                (None, _) => message.clone(),
+            }
+        }
+        LoadError::Import { .. } => {
+            path.push("grants");
+            err.to_string()
+        }
+        LoadError::File { .. }
+        | LoadError::NotAComponent { .. }
+        | LoadError::Interface(_)
+        | LoadError::Failed { .. } => {
+            path.push("source");
+            err.to_string()
+        }
+    };
+    // The words are a component's own: they end the line they stand on nowhere.
+    let message: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    loaded.source.error_at(&path, message)
+}
+
+/// A directory for the moment, gone in the end.
+pub(super) struct Scratch(pub PathBuf);
+
+impl Scratch {
+    pub(super) fn new() -> Result<Self, Failure> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        let path = std::env::temp_dir().join(format!("wasmta-{}-{:016x}", std::process::id(), fastrand::u64(..)));
+        // Not recursive: if it is there, somebody else made it, and it is not used.
+        let made = std::fs::DirBuilder::new().mode(0o700).create(&path);
+        made.map_err(|err| Failure::new(code::SYSTEM, format_args!("cannot make {}: {err}", path.display())))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,33 @@
+//! `wasmta status`: what the running server does.
+
+use std::io::{self, Write as _};
+
+use super::{Failure, Place, print_json, wait_for};
+use crate::admin::Status;
+use crate::units::Duration;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Asks and shows.
+pub(super) fn run(config: &Place, arguments: &Arguments) -> Result<(), Failure> {
+    let status: Status = wait_for(config.client()?.get("/status"))??;
+    if arguments.json {
+        return print_json(&status);
+    }
+    let mut out = io::stdout().lock();
+    let uptime = Duration::from_secs(status.uptime_secs);
+    writeln!(out, "wasmta {} on {}, process {}, up {uptime}", status.version, status.hostname, status.pid)?;
+    for listener in &status.listeners {
+        let chain = if listener.chain.is_empty() { "no policy".into() } else { listener.chain.join(", ") };
+        writeln!(out, "listener {} at {}: {chain}", listener.name, listener.address)?;
+    }
+    for (name, (calls, failures)) in &status.plugins {
+        writeln!(out, "policy {name}: {calls} calls, {failures} failed")?;
+    }
+    Ok(())
+}
