@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::check::Scratch;
 use super::{Failure, Place, code, print_json, wait_for};
-use crate::plugin::{self, Inspection, Runtime, Sandbox};
+use crate::plugin::{self, Inspection, LoadError, Runtime, Sandbox};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -64,12 +64,14 @@ fn list(config: &Place, json: bool) -> Result<(), Failure> {
 }
 
 fn inspect(file: PathBuf, json: bool) -> Result<(), Failure> {
-    let wrong = |err: &dyn std::fmt::Display| Failure::new(code::DATA, format_args!("{}: {err}", file.display()));
+    let wrong = |err: LoadError| match err {
+        LoadError::File { .. } | LoadError::NotAComponent { .. } => Failure::new(code::DATA, err), // they name it
+        err => Failure::new(code::DATA, format_args!("{}: {err}", file.display())),
+    };
     let cache = Scratch::new()?;
     let runtime = Runtime { cache_dir: cache.0.clone(), instances: 1, ..Runtime::default() };
     let sandbox = Sandbox::new(&runtime).map_err(|err| Failure::new(code::SYSTEM, err))?;
-    let inspection: Inspection =
-        wait_for(sandbox.inspect(&plugin::Config::new(file.clone())))?.map_err(|err| wrong(&err))?;
+    let inspection: Inspection = wait_for(sandbox.inspect(&plugin::Config::new(file.clone())))?.map_err(wrong)?;
     if json {
         return print_json(&inspection);
     }

@@ -11,6 +11,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+pub use listener::Config as Listener;
 pub use server::{LogFormat, Server};
 pub use source::{ConfigError, Place, Source};
 
