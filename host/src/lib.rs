@@ -11,4 +11,5 @@ pub mod directory;
 pub mod mail;
 pub mod plugin;
 pub mod policy;
+pub mod smtp;
 pub mod units;
