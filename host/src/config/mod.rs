@@ -66,4 +66,6 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
 }
 
 #[cfg(test)]
+mod example_tests;
+#[cfg(test)]
 mod tests;
