@@ -1,0 +1,289 @@
+//! One session: carries octets between the client and `smtp::Server`, and its questions to those who know.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::Shared;
+use super::body::Spilled;
+use crate::directory::Destination;
+use crate::mail::{QueueId, Reply};
+use crate::plugin::{Chain, Judged, Subject, Transaction};
+use crate::policy::{self, Edit, Stage, Verdict};
+use crate::queue::CommitError;
+use crate::smtp::{Action, Input, Server, Stages};
+
+/// Octets read at once between messages: a burst of commands.
+const SMALL_READ: usize = 4 * 1024;
+/// Octets read at once in a transaction.
+const LARGE_READ: usize = 64 * 1024;
+/// How long a client may take to close after we have, and how much it may still send: a connection that is closed with octets unread is
+/// reset, and the client may never see the last reply.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_OCTETS: usize = 1024 * 1024;
+
+/// Names for sessions in the log: unique while the process lives.
+pub(super) fn name() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    format!("s{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// One session.
+pub(super) struct Session {
+    pub(super) shared: Arc<Shared>,
+    /// The policies that it began with; a reload does not change them under it.
+    pub(super) chain: Chain,
+    pub(super) server: Server,
+    input: Input,
+    output: Vec<u8>,
+    /// What lies in the spool of the message that is coming in.
+    pub(super) spilled: Option<Spilled>,
+    /// That the spool did not take it; told when the message ends.
+    pub(super) spill_error: Option<CommitError>,
+    /// What policies changed of the envelope before there was a message.
+    pub(super) edits: Vec<Edit>,
+}
+
+/// The client has gone, or we are done with it.
+struct Gone;
+
+impl Session {
+    pub fn new(shared: Arc<Shared>, facts: policy::Session) -> Self {
+        let chain = shared.chain();
+        let stages: Stages = chain.stages().collect();
+        let server = Server::new(Arc::clone(&shared.smtp), stages, facts);
+        Self {
+            shared,
+            chain,
+            server,
+            input: Input::new(),
+            output: Vec::new(),
+            spilled: None,
+            spill_error: None,
+            edits: Vec::new(),
+        }
+    }
+
+    /// Until the client or we end it.
+    pub async fn run(mut self, mut stream: TcpStream, mut stop: watch::Receiver<bool>) {
+        tracing::debug!(session = self.id(), client = %self.server.session().client, "connect");
+        loop {
+            let carried = match self.server.next(&mut self.input, &mut self.output) {
+                Action::Read => self.exchange(&mut stream, &mut stop).await,
+                Action::Consult(stage) => self.consult(stage).await,
+                Action::Resolve => self.resolve(),
+                Action::Open => self.open(),
+                Action::Spill => self.spill(),
+                Action::Finish => self.finish().await,
+                Action::Abort => self.forget(),
+                Action::Close => {
+                    let _ = self.flush(&mut stream).await; // it may have gone before us
+                    break;
+                }
+            };
+            if carried.is_err() {
+                break;
+            }
+        }
+        tracing::debug!(session = self.id(), "disconnect");
+        drop(self); // what lingers needs none of it
+        linger(stream).await;
+    }
+
+    pub(super) fn id(&self) -> &str {
+        &self.server.session().id
+    }
+
+    /// Writes what there is to say, then reads.
+    async fn exchange(&mut self, stream: &mut TcpStream, stop: &mut watch::Receiver<bool>) -> Result<(), Gone> {
+        let penalty = self.server.take_penalty();
+        if !penalty.is_zero() {
+            tokio::time::sleep(penalty).await;
+        }
+        self.flush(stream).await?;
+        let busy = self.server.in_transaction();
+        match stream.try_read(self.input.space(if busy { LARGE_READ } else { SMALL_READ })) {
+            Ok(0) => return Err(Gone),
+            Ok(n) => {
+                self.input.filled(n);
+                return Ok(());
+            }
+            Err(err) if err.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(_) => return Err(Gone),
+        }
+        if !busy {
+            self.input.release(); // an idle session holds no buffers
+            self.output = Vec::new();
+        }
+        let limit = self.server.timeout();
+        tokio::select! {
+            ready = timeout(limit, stream.readable()) => match ready {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(Gone),
+                Err(_) => {
+                    tracing::info!(session = self.id(), "timeout after {limit:?}");
+                    self.server.timed_out(&mut self.output);
+                }
+            },
+            _ = stop.wait_for(|stop| *stop), if !busy => self.server.shutting_down(&mut self.output),
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self, stream: &mut TcpStream) -> Result<(), Gone> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        // A client that takes no replies is as good as gone.
+        let written = timeout(self.server.timeout(), stream.write_all(&self.output)).await;
+        self.output.clear();
+        match written {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(Gone),
+        }
+    }
+
+    /// What the policies say before there is a message.
+    async fn consult(&mut self, stage: Stage) -> Result<(), Gone> {
+        let subject = match (stage, self.transaction(), self.server.recipient()) {
+            (Stage::Connect, ..) => Subject::Connect,
+            (Stage::Helo, ..) => Subject::Helo,
+            (Stage::Rcpt, Some(transaction), Some(recipient)) => Subject::Rcpt(transaction, recipient.clone()),
+            (_, Some(transaction), _) => Subject::Mail(transaction),
+            (_, None, _) => Subject::Helo,
+        };
+        let session = Arc::clone(self.server.session());
+        let judged = self.chain.judge(&session, subject).await;
+        self.note(stage, &judged);
+        self.edits.extend(judged.edits);
+        if !judged.delay.is_zero() {
+            tokio::time::sleep(judged.delay).await;
+        }
+        self.server.judged(judged.verdict);
+        Ok(())
+    }
+
+    fn transaction(&self) -> Option<Transaction> {
+        Some(Transaction {
+            id: self.server.queue_id()?,
+            envelope: Arc::clone(self.server.envelope()?),
+            announced_size: self.server.announced_size(),
+            notes: self.server.notes()?.clone(),
+        })
+    }
+
+    /// One line in the log for what a policy decided.
+    pub(super) fn note(&self, stage: Stage, judged: &Judged) {
+        let decision = match &judged.verdict {
+            Verdict::Pass | Verdict::Accept | Verdict::Delay(_) => return,
+            Verdict::Reject(reply) => format!("reject: {reply}"),
+            Verdict::Defer(reply) | Verdict::DeferIfPermit(reply) => format!("defer: {reply}"),
+            Verdict::Disconnect(reply) => format!("disconnect: {reply}"),
+            Verdict::Discard(why) => format!("discard: {why}"),
+            Verdict::Quarantine(why) => format!("hold: {why}"),
+        };
+        self.say(stage, judged.plugin.as_deref().unwrap_or_default(), &decision);
+    }
+
+    /// One line in the log, with who wants to send what to whom.
+    fn say(&self, stage: Stage, plugin: &str, decision: &str) {
+        let facts = self.server.session();
+        let from = self.server.envelope().map(|envelope| envelope.reverse_path.to_string()).unwrap_or_default();
+        let to = self.server.recipient().map(|recipient| recipient.forward_path.to_string()).unwrap_or_default();
+        let queue_id = self.server.queue_id().map(|id| id.to_string()).unwrap_or_default();
+        let helo = facts.helo.as_deref().unwrap_or_default();
+        tracing::info!(queue_id, session = facts.id, client = %facts.client.ip(), helo, %stage, plugin, from, to, "{decision}");
+    }
+
+    /// May this client send to this recipient? Asked before the policies: it costs nothing.
+    fn resolve(&mut self) -> Result<(), Gone> {
+        let trusted = self.server.session().trusted;
+        let answer = match self.server.recipient() {
+            Some(recipient) => self.shared.directory.resolve(&recipient.forward_path, trusted),
+            None => Err(Reply::permanent(503, (5, 1), "no recipient")),
+        };
+        if let Err(reply) = &answer {
+            self.say(Stage::Rcpt, "", &format!("reject: {reply}"));
+        }
+        self.server.resolved(answer.map(|_: Destination| ()));
+        Ok(())
+    }
+
+    fn open(&mut self) -> Result<(), Gone> {
+        let queue = &self.shared.queue;
+        let answer: Result<QueueId, Reply> = queue.accepting().map(|()| queue.next_id()).map_err(|err| {
+            tracing::warn!(session = self.id(), "no mail is taken: {err}");
+            Reply::from(&err)
+        });
+        self.server.opened(answer);
+        Ok(())
+    }
+
+    /// Puts content into the spool. If that fails, the client hears of it at the end: in the middle of DATA nobody listens.
+    fn spill(&mut self) -> Result<(), Gone> {
+        let octets = self.server.take_content();
+        if self.spill_error.is_some() {
+            return Ok(());
+        }
+        let result = match (&mut self.spilled, self.server.queue_id()) {
+            (Some(spilled), _) => spilled.push(&octets),
+            (None, Some(id)) => {
+                let begun = self.shared.queue.draft(id).and_then(|draft| Spilled::begin(&octets, draft));
+                begun.map(|spilled| self.spilled = Some(spilled))
+            }
+            (None, None) => Ok(()),
+        };
+        if let Err(err) = result {
+            self.spilled = None;
+            self.spill_error = Some(err);
+        }
+        Ok(())
+    }
+
+    /// The message is here: judge and keep it.
+    async fn finish(&mut self) -> Result<(), Gone> {
+        let (reply, close) = self.settle_message().await;
+        let _ = self.forget();
+        self.server.finished(reply);
+        if close {
+            self.server.disconnect(&mut self.output);
+        }
+        Ok(())
+    }
+
+    /// The transaction came to nothing, or its message is in the queue.
+    fn forget(&mut self) -> Result<(), Gone> {
+        self.spilled = None;
+        self.spill_error = None;
+        self.edits.clear();
+        Ok(())
+    }
+}
+
+/// Lets the client read our last words before the connection goes.
+async fn linger(mut stream: TcpStream) {
+    if stream.shutdown().await.is_err() {
+        return;
+    }
+    let waste = async {
+        let mut octets = [0; 1024];
+        let mut seen = 0;
+        while seen < LINGER_OCTETS {
+            if stream.readable().await.is_err() {
+                return;
+            }
+            match stream.try_read(&mut octets) {
+                Ok(0) => return,
+                Ok(n) => seen += n,
+                Err(err) if err.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+    };
+    let _ = timeout(LINGER, waste).await; // whoever has not read by then never will
+}
