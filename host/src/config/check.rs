@@ -15,6 +15,7 @@ pub(super) fn check(config: &Config, source: &Source) -> Result<(), ConfigError>
     let checker = Checker { config, source };
     checker.server()?;
     checker.listeners()?;
+    checker.smtp()?;
     checker.directory()?;
     config.plugins.iter().try_for_each(|(name, plugin)| checker.plugin(name, plugin))?;
     if config.runtime.instances == 0 {
@@ -96,6 +97,42 @@ impl Checker<'_> {
             }
         }
         Ok(())
+    }
+
+    fn smtp(&self) -> Result<(), ConfigError> {
+        let smtp = &self.config.smtp;
+        let rules = [
+            (
+                smtp.max_command_line.as_u64() >= 512,
+                "max-command-line",
+                "RFC 5321 asks for at least \"512 B\"; write more",
+            ),
+            (smtp.max_text_line.as_u64() >= 1000, "max-text-line", "RFC 5321 asks for at least \"1000 B\"; write more"),
+            (
+                smtp.max_message_size.as_u64() >= 64 << 10,
+                "max-message-size",
+                "RFC 5321 asks for at least \"64 KiB\"; write more",
+            ),
+            (
+                smtp.max_header_size.as_u64() >= 1 << 10,
+                "max-header-size",
+                "hardly a mail would pass; write at least \"1 KiB\"",
+            ),
+            (smtp.max_recipients > 0, "max-recipients", "0 would take no mail; RFC 5321 asks for at least 100"),
+            (smtp.max_hops > 0, "max-hops", "0 would take no mail that has passed a host; write at least 1"),
+            (smtp.max_errors > 0, "max-errors", "0 would close every session; write at least 1"),
+            (smtp.max_transactions > 0, "max-transactions", "0 would take no mail; write at least 1"),
+            (
+                !smtp.command_timeout.is_zero(),
+                "command-timeout",
+                "0 would close every session; RFC 5321 asks for \"5m\"",
+            ),
+            (!smtp.data_timeout.is_zero(), "data-timeout", "0 would take no mail; RFC 5321 asks for \"3m\""),
+        ];
+        match rules.iter().find(|(sound, _, _)| !sound) {
+            Some((_, key, message)) => self.fault(&["smtp", key], message),
+            None => Ok(()),
+        }
     }
 
     fn directory(&self) -> Result<(), ConfigError> {

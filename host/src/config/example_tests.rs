@@ -5,7 +5,7 @@ use super::*;
 
 const EXAMPLE: &str = include_str!("../../../docs/wasmta.example.toml");
 /// Every table of a config.
-const TABLES: [&str; 5] = ["[server]", "[[listener]]", "[directory]", "[runtime]", "[plugin.example]"];
+const TABLES: [&str; 6] = ["[server]", "[[listener]]", "[smtp]", "[directory]", "[runtime]", "[plugin.example]"];
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
     Source::new("wasmta.example.toml", text).parse()

@@ -15,7 +15,7 @@ pub use listener::Config as Listener;
 pub use server::{LogFormat, Server};
 pub use source::{ConfigError, Place, Source};
 
-use crate::{directory, plugin};
+use crate::{directory, plugin, smtp};
 
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,6 +27,9 @@ pub struct Config {
     /// Where clients are served; at least one.
     #[serde(default, rename = "listener")]
     pub listeners: Vec<listener::Config>,
+    /// Limits and tolerances of the server's side of SMTP.
+    #[serde(default)]
+    pub smtp: smtp::Config,
     /// Who is local and who may relay.
     #[serde(default)]
     pub directory: directory::Config,
