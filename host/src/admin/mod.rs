@@ -126,3 +126,6 @@ async fn answer(house: &House, request: Request<Incoming>) -> Response<Full<Byte
     response.headers_mut().insert(hyper::header::CONTENT_TYPE, kind);
     response
 }
+
+#[cfg(test)]
+mod tests;

@@ -54,8 +54,17 @@ pub struct Status {
     pub uptime_secs: u64,
     /// Who is served where.
     pub listeners: Vec<ListenerFacts>,
-    /// Calls and failures of each policy.
-    pub plugins: BTreeMap<String, (u64, u64)>,
+    /// The policies by name.
+    pub plugins: BTreeMap<String, PluginFacts>,
+}
+
+/// One policy in `wasmta status`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PluginFacts {
+    /// Calls of its hooks.
+    pub calls: u64,
+    /// Those that trapped or took too long.
+    pub failures: u64,
 }
 
 /// The body of an answer that is no success.
@@ -106,7 +115,7 @@ fn status(house: &House) -> Status {
     let (started, clock) = house.started;
     let counted = |plugin: &Arc<Plugin>| {
         let counters = plugin.listed().counters;
-        (plugin.name().to_owned(), (counters.calls, counters.failures))
+        (plugin.name().to_owned(), PluginFacts { calls: counters.calls, failures: counters.failures })
     };
     Status {
         version: env!("CARGO_PKG_VERSION").into(),

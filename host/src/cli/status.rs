@@ -26,8 +26,8 @@ pub(super) fn run(config: &Place, arguments: &Arguments) -> Result<(), Failure> 
         let chain = if listener.chain.is_empty() { "no policy".into() } else { listener.chain.join(", ") };
         writeln!(out, "listener {} at {}: {chain}", listener.name, listener.address)?;
     }
-    for (name, (calls, failures)) in &status.plugins {
-        writeln!(out, "policy {name}: {calls} calls, {failures} failed")?;
+    for (name, plugin) in &status.plugins {
+        writeln!(out, "policy {name}: {} calls, {} failed", plugin.calls, plugin.failures)?;
     }
     Ok(())
 }

@@ -1,0 +1,129 @@
+//! The control socket under questions and under nonsense.
+#![allow(clippy::unwrap_used)]
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::*;
+
+/// A control socket in a directory of its own, gone at the end.
+struct Served {
+    dir: PathBuf,
+    stop: watch::Sender<bool>,
+    serving: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Served {
+    fn start() -> Self {
+        let dir = std::env::temp_dir().join(format!("wasmta-admin-{}-{}", std::process::id(), fastrand::u64(..)));
+        std::fs::create_dir(&dir).unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let house = House {
+            hostname: "mx.example.test".parse().unwrap(),
+            started: (jiff::Timestamp::now(), std::time::Instant::now()),
+            listeners: Vec::new(),
+            plugins: Vec::new(),
+        };
+        let serving = tokio::spawn(Control::bind(&dir).unwrap().serve(Arc::new(house), stopped));
+        Self { dir, stop, serving: Some(serving) }
+    }
+
+    /// Sends octets, says that there are no more, and returns what comes back.
+    async fn exchange(&self, octets: &[u8]) -> String {
+        let mut stream = UnixStream::connect(socket_path(&self.dir)).await.unwrap();
+        // The other side may have answered and closed before it has read everything.
+        let _ = stream.write_all(octets).await;
+        let _ = stream.shutdown().await;
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.dir).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn questions_and_answers() {
+    let served = Served::start();
+    let client = Client::new(&served.dir);
+    let status: Status = client.get("/status").await.unwrap();
+    assert_eq!((status.hostname.as_str(), status.pid), ("mx.example.test", std::process::id()));
+    let health: serde_json::Value = client.get("/healthz").await.unwrap();
+    assert_eq!(health["ok"], true);
+    let missing = client.get::<serde_json::Value>("/nothing").await.unwrap_err();
+    assert_eq!(missing.to_string(), "there is no /nothing");
+    let wrong = client.post::<serde_json::Value>("/status").await.unwrap_err();
+    assert_eq!(wrong.to_string(), "POST cannot be done to /status");
+    let mode = std::fs::metadata(socket_path(&served.dir)).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn nonsense_is_answered_and_harms_nobody() {
+    let served = Served::start();
+    let long_head = format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "y".repeat(MAX_HEAD));
+    let long_body =
+        format!("POST /status HTTP/1.1\r\nhost: x\r\ncontent-length: 9999999\r\n\r\n{}", "y".repeat(2 * MAX_BODY));
+    for (octets, answer) in [
+        (&b"\x00\xff\xfe\r\n\r\n"[..], "HTTP/1.1 400"),
+        (b"EHLO wrong.door\r\n\r\n", "HTTP/1.1 400"),
+        (long_head.as_bytes(), "HTTP/1.1 431"),
+        (long_body.as_bytes(), "HTTP/1.1 413"),
+        (b"GET /../../etc/passwd HTTP/1.1\r\nhost: x\r\n\r\n", "HTTP/1.1 404"),
+        (b"GET // HTTP/1.1\r\nhost: x\r\n\r\n", "HTTP/1.1 404"),
+        (b"", ""),
+    ] {
+        let told = served.exchange(octets).await;
+        assert!(told.starts_with(answer), "{told:?} to {:?}", octets.get(..40));
+    }
+    let health: serde_json::Value = Client::new(&served.dir).get("/healthz").await.unwrap();
+    assert_eq!(health["ok"], true);
+}
+
+#[tokio::test]
+async fn more_clients_than_it_serves_at_once_wait() {
+    let served = Served::start();
+    let mut silent = Vec::new();
+    for _ in 0..MAX_CLIENTS {
+        silent.push(UnixStream::connect(socket_path(&served.dir)).await.unwrap());
+    }
+    let client = Client::new(&served.dir);
+    let mut asked = std::pin::pin!(client.get::<serde_json::Value>("/healthz"));
+    assert!(tokio::time::timeout(Duration::from_millis(50), &mut asked).await.is_err());
+    silent.pop();
+    assert_eq!(asked.await.unwrap()["ok"], true);
+}
+
+#[tokio::test]
+async fn a_socket_that_a_dead_server_left_is_replaced_and_ours_is_removed() {
+    let mut served = Served::start();
+    served.serving.take().unwrap().abort();
+    let path = socket_path(&served.dir);
+    while path.exists() {
+        tokio::task::yield_now().await; // until the task is dropped
+    }
+    let err = Client::new(&served.dir).get::<Status>("/status").await.unwrap_err();
+    assert!(matches!(err, ClientError::NotRunning(_)), "{err}");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    assert!(path.exists());
+    let err = Client::new(&served.dir).get::<Status>("/status").await.unwrap_err();
+    assert!(matches!(err, ClientError::NotRunning(_)), "{err}");
+    let control = Control::bind(&served.dir).unwrap();
+    assert!(path.exists());
+    drop(control);
+    assert!(!path.exists());
+    std::fs::write(&path, "precious").unwrap();
+    assert!(Control::bind(&served.dir).is_err());
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+}
+
+#[tokio::test]
+async fn it_ends_when_told() {
+    let mut served = Served::start();
+    served.stop.send_replace(true);
+    tokio::time::timeout(Duration::from_secs(10), served.serving.take().unwrap()).await.unwrap().unwrap();
+    assert!(!socket_path(&served.dir).exists());
+}
