@@ -23,7 +23,7 @@ const LAST_WORK: Duration = Duration::from_secs(1);
 
 /// Serves. Whatever can be wrong is found before the first client is.
 pub(super) fn run(loaded: Loaded) -> Result<(), Failure> {
-    log::start(&loaded.config.server);
+    let _log = log::start(&loaded.config.server);
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.worker_threads(loaded.config.server.workers()).thread_name("wasmta").enable_all().build();
     let runtime = runtime.map_err(|err| Failure::new(code::SYSTEM, format_args!("no runtime: {err}")))?;
