@@ -5,11 +5,12 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::server::Setup;
 use super::tree::Tree;
 use crate::machine::{Result, find_program, is_root, show};
 
-/// Receiving processes: more make it slower on few cores.
-const RECEIVERS: u32 = 20;
+/// Receiving processes for load: more make it slower on few cores.
+pub const RECEIVERS: usize = 20;
 
 const MASTER: &str = "\
 pickup unix n - n 60 1 pickup
@@ -56,8 +57,9 @@ pub struct Postfix {
 }
 
 impl Postfix {
-    /// Starts it below `dir` on `port`, relaying all to `sink_port`; `rules` is a pcre table for header_checks.
-    pub fn start(dir: &Path, port: u16, sink_port: u16, rules: Option<&Path>) -> Result<Self> {
+    /// Starts it below `dir`.
+    pub fn start(dir: &Path, setup: &Setup<'_>) -> Result<Self> {
+        let Setup { port, sink_port, rules, sessions: receivers, .. } = *setup;
         let program = find_program("postfix").ok_or("postfix is missing: apt-get install postfix postfix-pcre")?;
         if !is_root() {
             return Err("Postfix can be started by root only; leave it out with --only wasmta,floor".into());
@@ -69,7 +71,7 @@ impl Postfix {
         reachable_by_others(&queue)?;
         checked(Command::new("chown").arg("postfix").arg(&data))?;
         std::fs::write(conf.join("main.cf"), main_cf(dir, sink_port, rules))?;
-        std::fs::write(conf.join("master.cf"), format!("127.0.0.1:{port} inet n - n - {RECEIVERS} smtpd\n{MASTER}"))?;
+        std::fs::write(conf.join("master.cf"), format!("127.0.0.1:{port} inet n - n - {receivers} smtpd\n{MASTER}"))?;
         checked(Command::new(&program).arg("-c").arg(&conf).arg("start"))?;
         let mut postfix = Self { conf, queue, program, master: 0 };
         postfix.master = std::fs::read_to_string(postfix.queue.join("pid/master.pid"))?.trim().parse()?;

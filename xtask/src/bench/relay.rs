@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 
 use super::load::{Load, Mode, Sink, free_port};
 use super::options::Options;
+use super::postfix::RECEIVERS;
 use super::report::{Case, Figures, Report};
-use super::server::{Keeper, Kind, Server};
+use super::scratch_dir;
+use super::server::{Keeper, Kind, Server, Setup};
 use super::tree::cpu_seconds_of_the_waited_for;
-use crate::machine::{Result, target_dir};
+use crate::machine::Result;
 
 /// No message for so long at the sink means that the rest is lost.
 const STALL: Duration = Duration::from_secs(20);
@@ -93,14 +95,12 @@ impl Plan {
                 loads.extend(modes.iter().map(|mode| Load { count, size, sessions: *sessions, mode: *mode }));
             }
         }
-        let scratch = options.text("dir").map_or_else(|| target_dir().join("bench"), PathBuf::from);
-        std::fs::create_dir_all(&scratch)?;
         Ok(Self {
             loads,
             rounds: options.value("rounds", 3)?,
             kinds: options.list("only", "wasmta,postfix,floor")?,
             rules: options.value("rules", 0)?,
-            scratch: scratch.canonicalize()?,
+            scratch: scratch_dir(options)?,
         })
     }
 
@@ -124,7 +124,7 @@ impl Plan {
 impl Contender {
     fn start(kind: Kind, scratch: &Path, rules: Option<&Path>) -> Result<Self> {
         let (sink, port) = (Sink::start(scratch)?, free_port()?);
-        let server = Server::start(kind, scratch, port, sink.port, rules)?;
+        let server = Server::start(kind, &Setup { scratch, port, sink_port: sink.port, rules, sessions: RECEIVERS })?;
         let mut contender = Self { kind, server, port, sink };
         contender.measure(&Load { count: WARM_UP, size: 1024, sessions: 5, mode: Mode::PerConnection })?;
         Ok(contender)
@@ -197,7 +197,7 @@ fn empty_queue(server: &Server) -> Result<()> {
 fn verify(kind: Kind, scratch: &Path, rules: Option<&Path>) -> Result<()> {
     let keeper = Keeper::start(scratch)?;
     let port = free_port()?;
-    let server = Server::start(kind, scratch, port, keeper.port, rules)?;
+    let server = Server::start(kind, &Setup { scratch, port, sink_port: keeper.port, rules, sessions: RECEIVERS })?;
     Load { count: VERIFIED, size: 2048, sessions: 20, mode: Mode::PerConnection }.send(port)?;
     let (start, mut ids) = (Instant::now(), keeper.message_ids()?);
     while (ids.len() as u64) < VERIFIED && start.elapsed() < STALL {

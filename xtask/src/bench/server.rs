@@ -52,14 +52,29 @@ pub enum Server {
     Floor(Child),
 }
 
+/// What all servers are told alike.
+#[derive(Clone, Copy)]
+pub struct Setup<'a> {
+    /// They get a fresh directory below.
+    pub scratch: &'a Path,
+    /// They receive there,
+    pub port: u16,
+    /// and relay everything to there.
+    pub sink_port: u16,
+    /// A pcre table for header_checks.
+    pub rules: Option<&'a Path>,
+    /// Sessions at a time that they shall bear.
+    pub sessions: usize,
+}
+
 impl Server {
-    /// Starts it with a fresh directory, receiving on `port` and relaying to `sink_port`.
-    pub fn start(kind: Kind, scratch: &Path, port: u16, sink_port: u16, rules: Option<&Path>) -> Result<Self> {
-        let dir = fresh_dir(&scratch.join(kind.to_string()))?;
+    /// Starts it.
+    pub fn start(kind: Kind, setup: &Setup<'_>) -> Result<Self> {
+        let dir = fresh_dir(&setup.scratch.join(kind.to_string()))?;
         Ok(match kind {
-            Kind::Wasmta => Self::Wasmta(Wasmta::start(&dir, port, sink_port, rules)?),
-            Kind::Postfix => Self::Postfix(Postfix::start(&dir, port, sink_port, rules)?),
-            Kind::Floor => Self::Floor(floor(&dir.join("journal"), port, sink_port)?),
+            Kind::Wasmta => Self::Wasmta(Wasmta::start(&dir, setup)?),
+            Kind::Postfix => Self::Postfix(Postfix::start(&dir, setup)?),
+            Kind::Floor => Self::Floor(floor(&dir.join("journal"), setup.port, setup.sink_port)?),
         })
     }
 

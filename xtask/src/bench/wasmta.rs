@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use super::load::wait_for_port;
+use super::server::Setup;
 use super::tree::Tree;
 use crate::machine::{Result, target_dir};
 
@@ -14,15 +15,15 @@ pub struct Wasmta {
 }
 
 impl Wasmta {
-    /// Starts it below `dir` on `port`, relaying all to `sink_port`.
-    pub fn start(dir: &Path, port: u16, sink_port: u16, rules: Option<&Path>) -> Result<Self> {
+    /// Starts it below `dir`.
+    pub fn start(dir: &Path, setup: &Setup<'_>) -> Result<Self> {
         let config = dir.join("wasmta.toml");
-        std::fs::write(&config, config_text(dir, port, sink_port, rules))?;
+        std::fs::write(&config, config_text(dir, setup))?;
         let log = File::create(dir.join("log"))?;
         let mut command = Command::new(target_dir().join("release/wasmta"));
         command.args(["serve", "-c"]).arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let mut child = command.spawn().map_err(|error| format!("wasmta: {error}"))?;
-        wait_for_port(port, &mut child, "wasmta")
+        wait_for_port(setup.port, &mut child, "wasmta")
             .map_err(|error| format!("{error}; its log is {}", dir.join("log").display()))?;
         Ok(Self { child })
     }
@@ -45,7 +46,7 @@ impl Drop for Wasmta {
     }
 }
 
-fn config_text(dir: &Path, port: u16, sink_port: u16, rules: Option<&Path>) -> String {
-    let _ = (dir, port, sink_port, rules);
+fn config_text(dir: &Path, setup: &Setup<'_>) -> String {
+    let _ = (dir, setup.port, setup.sink_port, setup.rules);
     String::new()
 }
