@@ -169,7 +169,8 @@ impl OnMessage for Plugin {
             }
             "message-parts" => {
                 let parts = message.parts().expect("readable");
-                let line: Vec<String> = parts.iter().map(|part| format!("{}:{}", part.depth, part.content_type)).collect();
+                let line: Vec<String> =
+                    parts.iter().map(|part| format!("{}:{}", part.depth, part.content_type)).collect();
                 message.insert_header(0, format!("X-Parts: {}", line.join(" ")).as_bytes()).expect("sound");
                 Verdict::Pass
             }
