@@ -6,5 +6,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod arrows;
+mod config;
 mod dialogue;
 mod support;

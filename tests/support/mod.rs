@@ -8,7 +8,7 @@ mod sink;
 
 pub use folder::Folder;
 pub use maildir::Maildir;
-pub use mta::{Mta, Setup};
+pub use mta::{Mta, Setup, wasmta};
 pub use peer::{Peer, play};
 pub use sink::{Answer, Point, Sink};
 

@@ -6,8 +6,9 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
-use super::{Folder, Maildir, free_port, wait_for};
+use super::{Folder, Maildir, PATIENCE, free_port, wait_for};
 
 /// A config in the making. What it leaves alone is the default of a small site: `example.test` is local, Ann and Bob have mailboxes.
 pub struct Setup {
@@ -34,6 +35,12 @@ impl Setup {
         }
     }
 
+    /// Another port than the free one that was chosen.
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
     /// Lines for `[server]`.
     pub fn server(mut self, lines: &str) -> Self {
         writeln!(self.server, "{lines}").unwrap();
@@ -58,11 +65,11 @@ impl Setup {
         self
     }
 
-    /// A component of `cargo xtask guests`, last in the chain, with lines for its table.
-    pub fn plugin(mut self, component: &str, lines: &str) -> Self {
+    /// A policy, last in the chain: its name, the component of `cargo xtask guests`, lines for its table.
+    pub fn plugin(mut self, name: &str, component: &str, lines: &str) -> Self {
         let source = component_file(component);
-        writeln!(self.rest, "[plugin.{component}]\nsource = {source:?}\n{lines}").unwrap();
-        self.chain.push(component.to_owned());
+        writeln!(self.rest, "[plugin.{name}]\nsource = {source:?}\n{lines}").unwrap();
+        self.chain.push(name.to_owned());
         self
     }
 
@@ -114,7 +121,7 @@ impl Mta {
     #[track_caller]
     pub fn restart(&mut self) {
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
-        let mut command = wasmta(&self.config, &["serve"]);
+        let mut command = command(&self.config, &["serve"]);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.child = Some(command.spawn().unwrap());
         let port = self.port;
@@ -147,7 +154,7 @@ impl Mta {
 
     /// A command of the same binary with the same config.
     pub fn command(&self, arguments: &[&str]) -> Output {
-        wasmta(&self.config, arguments).stdin(Stdio::null()).output().unwrap()
+        wasmta(&self.config, arguments)
     }
 
     /// A user's Maildir.
@@ -180,8 +187,22 @@ impl Drop for Mta {
     }
 }
 
-/// The binary with a command and a config.
-pub fn wasmta(config: &Path, arguments: &[&str]) -> Command {
+/// Runs a command that ends by itself; one that does not is a failure.
+#[track_caller]
+pub fn wasmta(config: &Path, arguments: &[&str]) -> Output {
+    let mut command = command(config, arguments);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let start = Instant::now();
+    while child.try_wait().unwrap().is_none() && start.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let _ = child.kill(); // nothing happens to one that has ended
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.code().is_some(), "{arguments:?} did not end: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+fn command(config: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(&*BINARY);
     command.args(arguments).arg("-c").arg(config);
     command
