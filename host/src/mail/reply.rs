@@ -180,6 +180,26 @@ impl Reply {
         Self { code, enhanced: None, lines: text.as_ref().lines().take(MAX_LINES).map(ReplyText::lossy).collect() }
     }
 
+    /// What a peer said, for logs, bounces and the client that waits for it: each line as far as it can stand in a reply of ours. An
+    /// enhanced status at the head of the lines is taken from there if it belongs to the code. None unless the code is in 200–599.
+    pub fn from_peer<'a>(code: u16, lines: impl IntoIterator<Item = &'a str>) -> Option<Self> {
+        if !matches!(code, 200..=599) {
+            return None;
+        }
+        let mut enhanced = None;
+        let mut kept = Vec::new();
+        for line in lines.into_iter().take(MAX_LINES) {
+            let (head, tail) = line.split_once(' ').unwrap_or((line, ""));
+            let status = head.parse().ok().filter(|status: &EnhancedStatus| u16::from(status.class()) == code / 100);
+            if kept.is_empty() {
+                enhanced = status;
+            }
+            let text = if status.is_some() && status == enhanced { tail } else { line };
+            kept.push(ReplyText::lossy(text));
+        }
+        Some(Self { code, enhanced, lines: kept })
+    }
+
     fn of_class(code: u16, class: u8, (subject, detail): (u16, u16), text: &str) -> Self {
         let enhanced = EnhancedStatus::new(class, subject, detail);
         Self { enhanced, ..Self::plain(code, text) }
@@ -253,6 +273,23 @@ mod tests {
         out.clear();
         Reply::plain(250, "").write_to(&mut out);
         assert_eq!(out, b"250 \r\n");
+    }
+
+    #[test]
+    fn what_peers_say() {
+        for (code, lines, expected) in [
+            (550, vec!["5.1.1 no such user", "5.1.1 ask postmaster"], "550 5.1.1 no such user ask postmaster"),
+            (550, vec!["5.1.1 no", "5.7.1 never"], "550 5.1.1 no 5.7.1 never"),
+            (450, vec!["5.1.1 no such user"], "450 5.1.1 no such user"),
+            (354, vec!["go on"], "354 go on"),
+            (250, vec!["2.0.0"], "250 2.0.0 "),
+            (250, vec!["a\rb\0c"], "250 a b c"),
+            (250, vec![], "250"),
+        ] {
+            assert_eq!(Reply::from_peer(code, lines).map(|reply| reply.to_string()).as_deref(), Some(expected));
+        }
+        assert_eq!(Reply::from_peer(199, ["x"]), None);
+        assert_eq!(Reply::from_peer(600, ["x"]), None);
     }
 
     #[test]

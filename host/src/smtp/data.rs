@@ -9,7 +9,7 @@ use super::config::{BareLineEnds, Config, NulOctets};
 
 /// How the end of a message is marked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Framing {
+pub enum Framing {
     /// DATA: dots are doubled at the beginning of lines, a line with one dot ends it.
     Dots,
     /// BDAT: octets are counted.
@@ -45,11 +45,11 @@ impl Flaws {
 
 /// What [`Decoder::decode`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Decoded {
+pub(super) struct Decoded {
     /// Octets of the input that belong to the message and its end.
-    pub consumed: usize,
+    pub(super) consumed: usize,
     /// Whether the end of the message was among them.
-    pub ended: bool,
+    pub(super) ended: bool,
 }
 
 /// Turns what comes over the wire into the octets of the message, over any number of calls.
@@ -223,24 +223,19 @@ impl Decoder {
     }
 }
 
-/// Makes the octets of a message fit for DATA: dots at the beginning of lines are doubled, and what holds a bare CR or LF after all
-/// leaves with CRLF, so that nothing we send can end a message early for anybody.
+/// Makes the octets of a message fit for the wire: dots at the beginning of lines are doubled for DATA, and what holds a bare CR or LF
+/// after all leaves with CRLF, so that nothing we send can end a message early for anybody.
 #[derive(Debug, Clone)]
-pub struct DotStuffer {
+pub struct Encoder {
+    framing: Framing,
     line_start: bool,
     after_cr: bool,
 }
 
-impl Default for DotStuffer {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl DotStuffer {
+impl Encoder {
     /// At the beginning of a message.
-    pub fn new() -> Self {
-        Self { line_start: true, after_cr: false }
+    pub fn new(framing: Framing) -> Self {
+        Self { framing, line_start: true, after_cr: false }
     }
 
     /// Takes the next piece of the message, cut anywhere.
@@ -254,7 +249,7 @@ impl DotStuffer {
         let mut run = 0;
         let mut at = 0;
         while at < rest.len() {
-            if self.line_start && rest.get(at) == Some(&b'.') {
+            if self.line_start && self.framing == Framing::Dots && rest.get(at) == Some(&b'.') {
                 out.extend_from_slice(rest.get(run..at).unwrap_or_default());
                 out.push(b'.');
                 run = at;
@@ -293,13 +288,14 @@ impl DotStuffer {
         self.after_cr = false;
     }
 
-    /// The message is over: its last line gets a CRLF if it has none, and the line with the one dot follows.
+    /// The message is over: its last line gets a CRLF if it has none, and for DATA the line with the one dot follows.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
         if !self.line_start {
             self.break_line(out);
         }
-        out.extend_from_slice(b".\r\n");
-        *self = Self::new();
+        if self.framing == Framing::Dots {
+            out.extend_from_slice(b".\r\n");
+        }
     }
 }
 

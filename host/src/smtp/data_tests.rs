@@ -96,9 +96,9 @@ fn smuggling() {
             if mode == BareLineEnds::Normalize {
                 assert!(memchr::memmem::find(&out, b"MAIL FROM:").is_some(), "{shown}");
                 let mut stuffed = Vec::new();
-                let mut stuffer = DotStuffer::new();
-                stuffer.encode(&out, &mut stuffed);
-                stuffer.finish(&mut stuffed);
+                let mut encoder = Encoder::new(Framing::Dots);
+                encoder.encode(&out, &mut stuffed);
+                encoder.finish(&mut stuffed);
                 assert_eq!(
                     memchr::memmem::find(&stuffed, b"\r\n.\r\n"),
                     Some(stuffed.len() - 5),
@@ -166,14 +166,14 @@ fn stuffing_is_undone_by_decoding() {
             .flat_map(|_| fastrand::choice([&b"\r\n"[..], b".", b"a", b"..", b"\0"]).unwrap().to_vec())
             .collect();
         let mut wire = Vec::new();
-        let mut stuffer = DotStuffer::new();
+        let mut encoder = Encoder::new(Framing::Dots);
         let mut rest = content.as_slice();
         while !rest.is_empty() {
             let (piece, more) = rest.split_at(fastrand::usize(1..=rest.len()));
-            stuffer.encode(piece, &mut wire);
+            encoder.encode(piece, &mut wire);
             rest = more;
         }
-        stuffer.finish(&mut wire);
+        encoder.finish(&mut wire);
         let (out, flaws, left) = decode(Framing::Dots, &Config::default(), &wire, fastrand::usize(1..=wire.len()));
         let mut expected = content;
         if !expected.is_empty() && !expected.ends_with(b"\r\n") {
@@ -197,11 +197,11 @@ fn nothing_bare_is_ever_sent() {
     ] {
         for piece in 1..=content.len().max(1) {
             let mut out = Vec::new();
-            let mut stuffer = DotStuffer::new();
+            let mut encoder = Encoder::new(Framing::Dots);
             for chunk in content.chunks(piece) {
-                stuffer.encode(chunk, &mut out);
+                encoder.encode(chunk, &mut out);
             }
-            stuffer.finish(&mut out);
+            encoder.finish(&mut out);
             assert_eq!(out, wire, "{content:?} in pieces of {piece}");
         }
     }
