@@ -12,4 +12,5 @@ pub mod mail;
 pub mod plugin;
 pub mod policy;
 pub mod smtp;
+pub mod queue;
 pub mod units;

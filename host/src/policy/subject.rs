@@ -125,6 +125,10 @@ pub trait Content: Send + Sync {
     fn as_slice(&self) -> Option<&[u8]> {
         None
     }
+    /// The thing itself, for the store to know its own file again instead of copying it.
+    fn as_any(&self) -> Option<&dyn std::any::Any> {
+        None
+    }
 }
 
 impl Content for Vec<u8> {

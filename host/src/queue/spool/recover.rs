@@ -1,0 +1,264 @@
+//! What a start finds: segments are read through, records checked, the index rebuilt. What is damaged is said precisely, kept
+//! aside, and never deleted; all else lives on.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::body::file_name;
+use super::log::{BodyName, Log, Place, Segment, Slot};
+use super::meta::{BodyPlace, Meta};
+use super::record::{self, Kind, Marker, Record, Step};
+use super::{Dirs, clean};
+use crate::mail::QueueId;
+use crate::queue::disk::DiskFile;
+
+/// What a start found.
+#[derive(Debug, Default, Serialize)]
+pub struct Recovered {
+    /// Messages that wait.
+    pub messages: usize,
+    /// What could not be read.
+    pub damage: Vec<Damage>,
+    /// Bodies of messages that were never committed, or gone; removed.
+    pub orphans: usize,
+    /// Segments that were read.
+    pub segments: usize,
+    /// The highest id that was ever seen.
+    #[serde(skip)]
+    pub highest: Option<QueueId>,
+}
+
+/// Octets that are not what was written, or never came to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Damage {
+    /// In which file.
+    pub file: PathBuf,
+    /// From which octet.
+    pub offset: u64,
+    /// How many octets.
+    pub len: u64,
+    /// What it was, as far as one can tell.
+    pub what: String,
+    /// Where the octets are kept for whoever wants to look.
+    pub kept_as: Option<PathBuf>,
+}
+
+/// What the segments say, before it is put together.
+#[derive(Default)]
+struct Findings {
+    /// Every copy of each message, oldest first.
+    messages: HashMap<QueueId, Vec<Place>>,
+    bodies: HashMap<QueueId, BodyName>,
+    states: HashMap<QueueId, Place>,
+    /// In which segment the removal is noted.
+    gone: HashMap<QueueId, u32>,
+    report: Recovered,
+}
+
+/// Reads all segments.
+pub(super) fn recover(dirs: Arc<Dirs>) -> io::Result<(Log, Recovered)> {
+    let mut log = Log::new(dirs.clone());
+    let mut findings = Findings::default();
+    let mut numbers: Vec<u32> = dirs.disk.names(&dirs.spool)?.iter().filter_map(|name| segment_number(name)).collect();
+    numbers.sort_unstable();
+    for (index, number) in numbers.iter().copied().enumerate() {
+        let is_last = index + 1 == numbers.len();
+        log.last_number = number;
+        if let Some(segment) = findings.read_segment(&dirs, number, is_last)? {
+            log.segments.insert(number, segment);
+        }
+    }
+    findings.report.segments = numbers.len();
+    let report = findings.settle(&dirs, &mut log)?;
+    Ok((log, report))
+}
+
+/// `00000001.seg` is 1.
+fn segment_number(name: &str) -> Option<u32> {
+    let number = name.strip_suffix(".seg").filter(|digits| digits.len() == 8)?.parse().ok()?;
+    (number > 0).then_some(number)
+}
+
+impl Findings {
+    fn read_segment(&mut self, dirs: &Dirs, number: u32, is_last: bool) -> io::Result<Option<Segment>> {
+        let path = dirs.segment_path(number);
+        let file = dirs.disk.open(path.clone())?;
+        let size = usize::try_from(file.size()?).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+        let mut octets = vec![0; size];
+        let read = file.read_at(&mut octets, 0)?;
+        octets.truncate(read);
+        let marker = match record::decode_head(&octets) {
+            Ok(marker) => marker,
+            Err(found) => {
+                // A crash while the file was made leaves it without a head; nothing was ever written to it then.
+                if octets.iter().all(|octet| *octet == 0) {
+                    drop(file);
+                    dirs.remove_segment(number)?;
+                    return Ok(None);
+                }
+                let what = match found {
+                    Some(_) => "the head of the segment is damaged; the records are not",
+                    None => "this is no spool segment, or its beginning is lost",
+                };
+                self.damage(dirs, number, &octets, 0..record::HEAD.min(octets.len()), what.into());
+                match found {
+                    Some(marker) => marker,
+                    None => {
+                        dirs.set_aside(&path)?;
+                        return Ok(None);
+                    }
+                }
+            }
+        };
+        let len = self.read_records(dirs, number, &octets, marker, is_last);
+        // What follows the last record was set aside for more, or is left from an earlier use.
+        if size as u64 > len {
+            file.set_len(len)?;
+        }
+        // The records of a process that was killed may be in the page cache only.
+        file.sync()?;
+        Ok(Some(segment(file, marker, len)))
+    }
+
+    /// Returns where the records end.
+    fn read_records(&mut self, dirs: &Dirs, number: u32, octets: &[u8], marker: Marker, is_last: bool) -> u64 {
+        let mut at = record::HEAD;
+        loop {
+            match record::step(octets, at, marker) {
+                Step::Record(found) => {
+                    at = found.whole.end;
+                    let is_tail = is_last && record::step(octets, at, marker) == Step::End;
+                    self.read_record(dirs, number, octets, &found, is_tail);
+                }
+                Step::Damaged { at: range, tail } => {
+                    at = range.end;
+                    let what = match (tail, is_last) {
+                        (true, true) => {
+                            "the end is torn: a record that was being written when the server died, or a damaged one"
+                        }
+                        (true, false) => "the last record of the segment is damaged",
+                        (false, _) => "a damaged record; those after it are sound",
+                    };
+                    self.damage(dirs, number, octets, range, what.into());
+                    if tail {
+                        return at as u64;
+                    }
+                }
+                Step::End => return at as u64,
+            }
+        }
+    }
+
+    fn read_record(&mut self, dirs: &Dirs, number: u32, octets: &[u8], found: &Record, is_tail: bool) {
+        let id = found.id;
+        self.report.highest = self.report.highest.max(Some(id));
+        let place = u32::try_from(found.whole.start).ok().zip(u32::try_from(found.whole.len()).ok());
+        let Some((at, len)) = place else { return };
+        let place = Place { segment: number, at, len };
+        match found.kind {
+            Kind::State => drop(self.states.insert(id, place)),
+            Kind::Removed => drop(self.gone.insert(id, number)),
+            Kind::Message => {
+                let data = octets.get(found.data.clone()).unwrap_or_default();
+                let meta = octets.get(found.meta.clone()).and_then(|meta| Meta::decode(meta).ok());
+                match meta {
+                    Some(meta) if crc32fast::hash(data) == meta.data_crc => {
+                        if let BodyPlace::File { number, len } = meta.body {
+                            self.bodies.insert(id, BodyName { number, len });
+                        }
+                        self.messages.entry(id).or_default().push(place);
+                    }
+                    _ => {
+                        let sender =
+                            meta.map(|meta| format!(" from <{}>", meta.envelope.reverse_path)).unwrap_or_default();
+                        let torn = if is_tail { " (torn: it was being written, or is damaged)" } else { "" };
+                        let what = format!("the content of message {id}{sender} is not what was written{torn}");
+                        self.damage(dirs, number, octets, found.whole.clone(), what);
+                    }
+                }
+            }
+        }
+    }
+
+    fn damage(&mut self, dirs: &Dirs, number: u32, octets: &[u8], range: std::ops::Range<usize>, what: String) {
+        let kept_as = dirs.keep_octets(number, range.start, octets.get(range.clone()).unwrap_or_default());
+        self.report.damage.push(Damage {
+            file: dirs.segment_path(number),
+            offset: range.start as u64,
+            len: range.len() as u64,
+            what,
+            kept_as,
+        });
+    }
+
+    /// Puts together what is alive.
+    fn settle(mut self, dirs: &Dirs, log: &mut Log) -> io::Result<Recovered> {
+        for (id, mut copies) in std::mem::take(&mut self.messages) {
+            if let Some(noted_in) = self.gone.get(&id) {
+                let lay_in: Vec<u32> = copies.iter().map(|place| place.segment).collect();
+                log.mark_graves(*noted_in, id, &lay_in);
+                self.bodies.remove(&id);
+                continue;
+            }
+            let Some(message) = copies.pop() else { continue };
+            log.insert(id, message, self.bodies.remove(&id));
+            if let Some(state) = self.states.get(&id).copied() {
+                log.count(state, true);
+                log.index.insert(id, Slot { message, state: Some(state) });
+            }
+            if !copies.is_empty() {
+                log.copies.insert(id, copies.iter().map(|place| place.segment).collect());
+            }
+        }
+        self.report.messages = log.index.len();
+        self.check_bodies(dirs, log)?;
+        Ok(self.report)
+    }
+
+    /// Bodies that are missing are reported, bodies that nobody names removed.
+    fn check_bodies(&mut self, dirs: &Dirs, log: &Log) -> io::Result<()> {
+        let mut orphans: HashSet<String> = dirs.disk.names(&dirs.body)?.into_iter().collect();
+        for (id, body) in &log.bodies {
+            let name = file_name(*id, body.number);
+            let path = dirs.body.join(&name);
+            orphans.remove(&name);
+            let len = dirs.disk.open(path.clone()).and_then(|file| file.size());
+            let what = match len {
+                Ok(len) if len == body.len => continue,
+                Ok(len) => format!("the body of message {id} has {len} octets instead of {}", body.len),
+                Err(err) => format!("the body of message {id}: {err}"),
+            };
+            self.report.damage.push(Damage { file: path, offset: 0, len: body.len, what, kept_as: None });
+        }
+        for name in orphans {
+            let path = dirs.body.join(name);
+            // If records are damaged, this may be a body of theirs.
+            if self.report.damage.is_empty() {
+                dirs.disk.remove(&path)?;
+                self.report.orphans += 1;
+            } else {
+                dirs.set_aside(&path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn segment(file: DiskFile, marker: Marker, len: u64) -> Segment {
+    Segment {
+        file: Arc::new(file),
+        marker,
+        len,
+        size: len,
+        live: 0,
+        graves: BTreeMap::new(),
+        sealed: clean::long_ago(),
+        sealed_at: 0,
+        poisoned: false,
+        damaged: false,
+    }
+}
