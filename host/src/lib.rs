@@ -7,10 +7,11 @@
 pub mod admin;
 pub mod cli;
 pub mod config;
+mod delivery;
 pub mod directory;
 pub mod mail;
 pub mod plugin;
 pub mod policy;
-pub mod smtp;
 pub mod queue;
+pub mod smtp;
 pub mod units;

@@ -3,3 +3,4 @@
 //! `maildir` delivers to users of this host, `remote` to another host over SMTP.
 
 mod maildir;
+mod remote;
