@@ -7,7 +7,7 @@
 pub mod admin;
 pub mod cli;
 pub mod config;
-mod delivery;
+pub mod delivery;
 pub mod directory;
 pub mod mail;
 pub mod plugin;

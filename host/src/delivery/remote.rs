@@ -44,7 +44,8 @@ impl Connection {
         config: &Arc<ClientConfig>,
         hostname: &Domain,
     ) -> Result<Self, Reply> {
-        let failed = |why: &dyn std::fmt::Display| Reply::transient(451, (4, 1), format!("connect to {address}: {why}"));
+        let failed =
+            |why: &dyn std::fmt::Display| Reply::transient(451, (4, 1), format!("connect to {address}: {why}"));
         let stream = match timeout(connect_timeout, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(err)) => return Err(failed(&err)),
