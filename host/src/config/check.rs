@@ -16,6 +16,7 @@ pub(super) fn check(config: &Config, source: &Source) -> Result<(), ConfigError>
     checker.server()?;
     checker.listeners()?;
     checker.smtp()?;
+    checker.queue_and_delivery()?;
     checker.directory()?;
     config.plugins.iter().try_for_each(|(name, plugin)| checker.plugin(name, plugin))?;
     if config.runtime.instances == 0 {
@@ -135,6 +136,22 @@ impl Checker<'_> {
         }
     }
 
+    fn queue_and_delivery(&self) -> Result<(), ConfigError> {
+        if let Err((key, message)) = self.config.queue.check() {
+            return self.fault(&["queue", key], message);
+        }
+        let delivery = &self.config.delivery;
+        let rules = [
+            (delivery.max_messages > 0, "max-messages", "0 would deliver nothing; write at least 1"),
+            (delivery.local_concurrency > 0, "local-concurrency", "0 would deliver nothing; write at least 1"),
+            (!delivery.connect_timeout.is_zero(), "connect-timeout", "0 would reach nobody; write at least \"1s\""),
+        ];
+        match rules.iter().find(|(sound, _, _)| !sound) {
+            Some((_, key, message)) => self.fault(&["delivery", key], message),
+            None => Ok(()),
+        }
+    }
+
     fn directory(&self) -> Result<(), ConfigError> {
         let directory = &self.config.directory;
         for (index, domain) in directory.local_domains.iter().enumerate() {
@@ -142,6 +159,10 @@ impl Checker<'_> {
                 let at = ["directory", "local-domains", &index.to_string()];
                 return self.fault(&at, format_args!("{domain} is among the relay-domains as well; remove one"));
             }
+        }
+        if !directory.relay_domains.is_empty() && self.config.delivery.relay_host.is_none() {
+            let message = "mail for them could not be passed on; write in [delivery] a relay-host";
+            return self.fault(&["directory", "relay-domains"], message);
         }
         if let Err(err) = Directory::check(directory) {
             let at: Vec<&str> = ["directory"].into_iter().chain(err.key().split('.')).collect();

@@ -21,8 +21,10 @@ pub(super) fn resolve(config: &mut Config, source: &Source) -> Result<(), Config
     if let Some(path) = &mut config.directory.users_file {
         from_folder(path);
     }
-    let maildir = config.directory.maildir.replace("{data-dir}", &config.server.data_dir.to_string_lossy());
-    config.directory.maildir = folder.join(maildir).to_string_lossy().into_owned();
+    let data_dir = config.server.data_dir.to_string_lossy().into_owned();
+    let filled = |path: &str| folder.join(path.replace("{data-dir}", &data_dir));
+    config.directory.maildir = filled(&config.directory.maildir).to_string_lossy().into_owned();
+    config.queue.path = filled(&config.queue.path.to_string_lossy());
     for (name, plugin) in &mut config.plugins {
         from_folder(&mut plugin.source);
         let mut path = vec!["plugin".to_owned(), name.clone(), "settings".to_owned()];

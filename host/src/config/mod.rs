@@ -15,7 +15,7 @@ pub use listener::Config as Listener;
 pub use server::{LogFormat, Server};
 pub use source::{ConfigError, Place, Source};
 
-use crate::{directory, plugin, smtp};
+use crate::{delivery, directory, plugin, queue, smtp};
 
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,6 +30,12 @@ pub struct Config {
     /// Limits and tolerances of the server's side of SMTP.
     #[serde(default)]
     pub smtp: smtp::Config,
+    /// Where mail waits, when it is tried, when it goes back.
+    #[serde(default)]
+    pub queue: queue::Config,
+    /// Where mail goes that is not for a mailbox here.
+    #[serde(default)]
+    pub delivery: delivery::Config,
     /// Who is local and who may relay.
     #[serde(default)]
     pub directory: directory::Config,

@@ -121,6 +121,11 @@ fn faults_of_sense() {
             "5:11: directory.maildir: all users would share one Maildir",
         ),
         (&format!("{LISTENER}[directory]\nmaildir = \"/{{home}}/{{user}}\"\n"), "5:11: directory.maildir: only {user}"),
+        (&format!("{LISTENER}[queue]\nsegment-size = \"1 KiB\"\n"), "5:16: queue.segment-size: write at least"),
+        (
+            &format!("{LISTENER}[directory]\nrelay-domains = [\"a.example\"]\n"),
+            "5:17: directory.relay-domains: mail for them could not be passed on",
+        ),
         (
             &format!("{LISTENER}[directory]\nlocal-domains = [\"a.example\"]\nrelay-domains = [\".example\"]\n"),
             "5:18: directory.local-domains[0]: a.example is among the relay-domains as well",
