@@ -70,7 +70,9 @@ pub(super) fn parse_mail(text: &str, config: &Config) -> Result<MailParameters, 
         if is("SIZE") {
             once(&mut parsed.size, value.and_then(parse_size))?;
         } else if is("BODY") {
-            once(&mut parsed.body, value.and_then(parse_body))?;
+            // BINARYMIME was not announced: RFC 5321 §4.1.1.11.
+            let body = value.and_then(parse_body).ok_or(ParameterError::Unknown)?;
+            once(&mut parsed.body, Some(body))?;
         } else if is("SMTPUTF8") && config.offers(Extension::SmtpUtf8) {
             if parsed.smtputf8 || value.is_some() {
                 return Err(ParameterError::Malformed);
@@ -115,7 +117,6 @@ fn parse_size(value: &str) -> Option<u64> {
 }
 
 fn parse_body(value: &str) -> Option<BodyType> {
-    // BINARYMIME is not announced: RFC 3030 §3 leaves no other way to say so than to refuse it.
     match value {
         _ if value.eq_ignore_ascii_case("7BIT") => Some(BodyType::SevenBit),
         _ if value.eq_ignore_ascii_case("8BITMIME") => Some(BodyType::EightBitMime),
@@ -227,8 +228,9 @@ mod tests {
             ("SIZE=-1", Malformed),
             ("SIZE=1 SIZE=1", Malformed),
             ("SIZE=999999999999999999999", Malformed),
-            ("BODY=BINARYMIME", Malformed),
-            ("BODY", Malformed),
+            ("BODY=7BIT BODY=7BIT", Malformed),
+            ("BODY=BINARYMIME", Unknown),
+            ("BODY", Unknown),
             ("SMTPUTF8=yes", Malformed),
             ("SMTPUTF8 SMTPUTF8", Malformed),
             ("RET=ALL", Malformed),

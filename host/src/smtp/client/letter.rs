@@ -52,8 +52,8 @@ impl Outcome {
 pub struct Report {
     /// For each recipient of the letter, by its index in the envelope, in the letter's order.
     pub outcomes: Vec<(usize, Outcome)>,
-    /// The server said nothing to this message but, at most, 421 to its first command: if the connection had been used before, the
-    /// message may go over a new one at once.
+    /// The server said nothing to this message but, at most, 421 to its first command, or 503 because it came behind another one's end:
+    /// if the connection had been used before, the message may go over a new one at once.
     pub untouched: bool,
 }
 
@@ -71,6 +71,10 @@ pub(super) struct Active {
     /// Nothing more is to be sent of it but what the server already waits for.
     pub(super) doomed: bool,
     pub(super) answered: bool,
+    /// Its MAIL was written before the end of another message had been answered.
+    pub(super) ahead: bool,
+    /// And the server would not have it so early.
+    pub(super) too_early: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,10 +101,19 @@ pub(super) enum Next {
 }
 
 impl Active {
-    pub(super) fn new(letter: Letter, reset: bool) -> Self {
+    pub(super) fn new(letter: Letter) -> Self {
         let states = vec![RecipientState::Open; letter.recipients.len()];
-        let next = if reset { Next::Reset } else { Next::Mail };
-        Self { letter, states, next, outstanding: 0, accepted: false, doomed: false, answered: false }
+        Self {
+            letter,
+            states,
+            next: Next::Mail,
+            outstanding: 0,
+            accepted: false,
+            doomed: false,
+            answered: false,
+            ahead: false,
+            too_early: false,
+        }
     }
 
     /// Refuses here what the server could not take.
@@ -175,7 +188,7 @@ impl Active {
             RecipientState::Decided(outcome) => Some((index, outcome)),
             RecipientState::Open | RecipientState::Accepted => None,
         });
-        Report { outcomes: outcomes.collect(), untouched: !self.answered }
+        Report { outcomes: outcomes.collect(), untouched: !self.answered || self.too_early }
     }
 
     /// Appends MAIL with the parameters that the server understands.

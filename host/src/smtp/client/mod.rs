@@ -165,8 +165,11 @@ impl Client {
             return Err(letter);
         }
         // RFC 3030 §2: whether a transaction is open after BDAT is known only when its reply is here.
-        let reset = self.needs_reset || (self.uses_chunks() && !self.letters.is_empty());
-        let mut active = Active::new(letter, reset);
+        let mut active = Active::new(letter);
+        active.ahead = !self.letters.is_empty();
+        if self.needs_reset || (self.uses_chunks() && active.ahead) {
+            active.next = Next::Reset;
+        }
         active.check(&self.offered);
         if active.hopeful() == 0 {
             active.next = Next::Nothing;
@@ -222,7 +225,8 @@ impl Client {
         self.broken("timed out");
     }
 
-    /// The connection is gone.
+    /// The connection is gone. If writing failed, what could still be read should be given to [`next`](Self::next) before: it may be the
+    /// reason.
     pub fn disconnected(&mut self) {
         self.broken("lost connection");
     }

@@ -120,7 +120,10 @@ impl Client {
         match expected {
             Expected::Mail if positive => first.accepted = true,
             Expected::Mail => {
-                first.decide_open(&Outcome::refused(reply));
+                // "Bad sequence" may only mean that the server was not ready to be told so early: nothing to bounce a message for.
+                first.too_early = first.ahead && reply.code() == 503;
+                let outcome = if first.too_early { Outcome::Deferred(reply.clone()) } else { Outcome::refused(reply) };
+                first.decide_open(&outcome);
                 first.doomed = true;
             }
             Expected::Rcpt(at) => {

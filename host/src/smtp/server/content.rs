@@ -60,6 +60,7 @@ impl Server {
         }
         let (consumed, ended) = intake.take(octets.get(..allowance).unwrap_or(octets));
         input.consume(consumed);
+        self.octets += consumed as u64;
         let exhausted = intake.allowance == 0;
         let Some(line) = intake.refusal().or_else(|| (exhausted && !ended).then_some(TOO_LARGE)) else {
             if ended {
@@ -160,6 +161,7 @@ impl Server {
                 intake.take(octets.get(..len).unwrap_or_default());
             }
             input.consume(len);
+            self.octets += len as u64;
             chunk.left -= len as u64;
             if chunk.left > 0 || intake.is_some_and(|intake| intake.wants_spill()) {
                 return None;

@@ -65,6 +65,9 @@ pub struct Server {
     penalised: usize,
     idle_commands: usize,
     transactions: usize,
+    /// Lines that have been answered, and octets of content that have come.
+    commands: u64,
+    octets: u64,
     /// An opened transaction ended without its message having been handed over.
     abort: bool,
     /// DATA or BDAT was refused in a way that a careless client might not wait for: the next line may be content.
@@ -129,6 +132,8 @@ impl Server {
             penalised: 0,
             idle_commands: 0,
             transactions: 0,
+            commands: 0,
+            octets: 0,
             abort: false,
             wary: false,
         }
@@ -196,11 +201,25 @@ impl Server {
         self.close_with(output, "4.3.2", "Error: shutting down, try again later");
     }
 
-    /// How long to wait for the client now. RFC 5321 §4.5.3.2.
+    /// How long to wait for the client now. RFC 5321 §4.5.3.2. Counts from the last change of [`progress`](Self::progress), not from the
+    /// last octet: or a client that sends one octet a minute keeps its session for days.
     pub fn timeout(&self) -> Duration {
         match self.phase {
             Phase::Data | Phase::Chunk(_) => self.settings.config().data_timeout.as_std(),
             _ => self.settings.config().command_timeout.as_std(),
+        }
+    }
+
+    /// Changes when the client has got something done: a command, or 4 KiB of content.
+    pub fn progress(&self) -> u64 {
+        self.commands + self.octets / 4096
+    }
+
+    /// How many octets are worth reading at once now.
+    pub fn read_size(&self) -> usize {
+        match self.phase {
+            Phase::Data | Phase::Chunk(_) => 64 * 1024,
+            _ => 4 * 1024,
         }
     }
 
@@ -259,7 +278,7 @@ impl Server {
 
     /// Whether an opened transaction is under way: if the connection breaks now, what was spooled of it is waste.
     pub fn in_transaction(&self) -> bool {
-        self.transaction.as_ref().is_some_and(|transaction| transaction.id.is_some())
+        self.transaction.as_ref().is_some_and(|transaction| transaction.id.is_some() && !transaction.aborted)
     }
 
     /// One command from the input, if a whole line is there.
@@ -268,6 +287,7 @@ impl Server {
         match first_line(input.data(), limit) {
             Line::Incomplete => return Some(Action::Read),
             Line::Whole(len) => {
+                self.commands += 1;
                 self.execute(input.data().get(..len).unwrap_or_default(), output);
                 input.consume(len + 2);
             }
@@ -303,7 +323,7 @@ impl Server {
         None
     }
 
-    /// Appends a reply that we chose ourselves; a refusal counts.
+    /// Appends a reply that we chose ourselves.
     fn say(&mut self, output: &mut Vec<u8>, line: &str) {
         output.extend_from_slice(line.as_bytes());
         output.extend_from_slice(b"\r\n");
@@ -315,10 +335,12 @@ impl Server {
         self.count_error(output);
     }
 
-    /// Appends a reply that somebody else chose; a lasting refusal counts.
+    /// Appends a reply that somebody else chose; a lasting refusal counts, and one that announces the end is the end.
     fn pass_on(&mut self, output: &mut Vec<u8>, reply: &Reply) {
         reply.write_to(output);
-        if reply.class() == ReplyClass::Permanent {
+        if matches!(reply.code(), 421 | 521) {
+            self.phase = Phase::Closing;
+        } else if reply.class() == ReplyClass::Permanent {
             self.count_error(output);
         }
     }

@@ -8,6 +8,7 @@ use crate::units::ByteSize;
 mod bdat;
 mod limits;
 mod policies;
+mod random;
 mod script;
 
 use script::{Script, Taken, talk};
@@ -154,7 +155,8 @@ fn syntax() {
         ("MAIL FROM:<a>", "501 5.1.7 Bad sender address syntax"),
         ("MAIL FROM:<ü@b.example>", "553 5.6.7 Error: non-ASCII sender address needs SMTPUTF8"),
         ("MAIL FROM:<a@b.example> X=1", "555 5.5.4 Error: unsupported parameter"),
-        ("MAIL FROM:<a@b.example> BODY=BINARYMIME", "501 5.5.4 Error: malformed or repeated parameter"),
+        ("MAIL FROM:<a@b.example> BODY=BINARYMIME", "555 5.5.4 Error: unsupported parameter"),
+        ("MAIL FROM:<a@b.example> SIZE=1 SIZE=1", "501 5.5.4 Error: malformed or repeated parameter"),
         ("MAIL FROM:<a@b.example> SIZE=52428801", "552 5.3.4 Error: message size exceeds fixed limit"),
         ("MAIL FROM:<ü@b.example> SMTPUTF8", "250 2.1.0 Ok"),
         ("MAIL FROM:<a@b.example> SIZE=52428800", "250 2.1.0 Ok"),

@@ -183,3 +183,65 @@ fn the_number_of_unanswered_commands_is_bounded() {
     }
     assert_eq!(sent, 502);
 }
+
+#[test]
+fn whatever_a_server_says_each_letter_is_reported_once() {
+    fastrand::seed(6);
+    let words = [
+        "220 hi\r\n",
+        "250 ok\r\n",
+        "250 ok\r\n",
+        "250-x\r\n",
+        "250-PIPELINING\r\n",
+        "250-CHUNKING\r\n",
+        "250 PIPELINING\r\n",
+        "354 go\r\n",
+        "354 go\r\n",
+        "421 bye\r\n",
+        "450 later\r\n",
+        "550 never\r\n",
+        "503 order\r\n",
+        "x",
+        "\r\n",
+    ];
+    for round in 0..20_000 {
+        let transfer = *fastrand::choice(&[Transfer::Data, Transfer::Chunking]).unwrap();
+        let dialect = *fastrand::choice(&[Dialect::Smtp, Dialect::Smtp, Dialect::Lmtp]).unwrap();
+        let chunk_size = ByteSize::from_bytes(fastrand::u64(1..60));
+        let max_pipelined = fastrand::usize(1..6);
+        let config = ClientConfig { transfer, chunk_size, max_pipelined, ..ClientConfig::default() };
+        let mut client = Client::new(Arc::new(config), dialect, "me.example".parse().unwrap());
+        let (mut input, mut output, mut reports, mut sent) = (Input::new(), Vec::new(), Vec::new(), 0);
+        if fastrand::u8(..10) > 0 {
+            input.push(b"220 hi\r\n250-x\r\n250-CHUNKING\r\n250 PIPELINING\r\n");
+        }
+        let mut pieces = 0;
+        for turn in 0.. {
+            assert!(turn < 10_000, "round {round} runs in circles");
+            match client.next(&mut input, &mut output) {
+                Step::Read if turn > 60 => client.disconnected(),
+                Step::Read => (0..fastrand::usize(1..4)).for_each(|_| {
+                    input.push(fastrand::choice(&words).unwrap().as_bytes());
+                }),
+                Step::Ready => {}
+                Step::Content if fastrand::bool() || pieces > 10 => client.content_end(&mut output),
+                Step::Content => {
+                    pieces += 1;
+                    client.content(b"some text\r\n.", &mut output);
+                }
+                Step::Done(report) => reports.push(report),
+                Step::Close => break,
+            }
+            if client.takes_letter() && fastrand::bool() {
+                if sent < 5 {
+                    sent += 1;
+                    client.send(letter(&["r@b.example", "u@b.example", "v@b.example"]), &mut output).unwrap();
+                } else {
+                    client.quit(&mut output);
+                }
+            }
+        }
+        assert_eq!(reports.len(), sent, "round {round}");
+        assert!(reports.iter().all(|report| report.outcomes.len() == 3), "round {round}");
+    }
+}

@@ -186,3 +186,26 @@ fn web_browsers() {
     assert!(outcome.output.ends_with("421 4.7.0 mx.example Error: this is SMTP\r\n"));
     assert!(outcome.closed);
 }
+
+#[test]
+fn progress_is_whole_commands_and_much_content() {
+    let mut server = Server::new(Script::default().settings(), Stages::NONE, script::session());
+    let (mut input, mut output) = (Input::new(), Vec::new());
+    let mut say = |said: &[u8]| {
+        input.push(said);
+        loop {
+            match server.next(&mut input, &mut output) {
+                Action::Open => server.opened(Ok(QueueId::from_u64(1))),
+                Action::Resolve => server.resolved(Ok(())),
+                Action::Read => return (server.progress(), server.read_size(), server.timeout().as_secs()),
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    assert_eq!(say(b"HEL"), (0, 4096, 300));
+    assert_eq!(say(b"O a"), (0, 4096, 300), "octets alone are none");
+    assert_eq!(say(b"\r\n"), (1, 4096, 300));
+    assert_eq!(say(b"MAIL FROM:<>\r\nRCPT TO:<a@b.example>\r\nDATA\r\n"), (4, 65536, 180));
+    assert_eq!(say(b"A: 1\r\n"), (4, 65536, 180));
+    assert_eq!(say(&[b'x'; 4096]), (5, 65536, 180));
+}

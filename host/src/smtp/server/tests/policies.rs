@@ -146,3 +146,17 @@ fn asked_again_without_an_answer() {
     assert_eq!(server.next(&mut input, &mut output), Action::Abort);
     assert_eq!(server.next(&mut input, &mut output), Action::Close);
 }
+
+#[test]
+fn a_reply_that_announces_the_end_is_the_end() {
+    for code in [421, 521] {
+        let reply = Reply::try_new(code, None, "go away").unwrap();
+        for stage in [Stage::Helo, Stage::Mail, Stage::Rcpt] {
+            let outcome = talk(&judge(stage, Verdict::Reject(reply.clone())), WHOLE, 1000);
+            assert!(outcome.output.ends_with(&format!("{code} go away\r\n")) && outcome.closed, "{stage}");
+            assert_eq!(outcome.aborted, outcome.opened);
+        }
+        let outcome = talk(&Script { queue: Some(reply.clone()), ..Script::default() }, WHOLE, 1000);
+        assert!(outcome.output.ends_with(&format!("{code} go away\r\n")) && outcome.closed);
+    }
+}

@@ -39,6 +39,7 @@ pub struct Outcome {
     pub spills: usize,
     pub consulted: Vec<Stage>,
     pub closed: bool,
+    pub in_transaction: bool,
 }
 
 pub fn session() -> Session {
@@ -115,6 +116,7 @@ pub fn talk(script: &Script, said: &[u8], piece: usize) -> Outcome {
             }
         }
     }
+    outcome.in_transaction = server.in_transaction() && !outcome.closed;
     outcome.output = String::from_utf8(output).unwrap();
     outcome
 }
