@@ -125,7 +125,7 @@ impl Server {
             ret: parameters.ret,
             envelope_id: parameters.envelope_id,
             origin: Origin {
-                client: Some(self.session.client.ip()),
+                client: Some(self.session.client.ip().to_canonical()),
                 helo: self.session.helo.clone().unwrap_or_default(),
                 protocol: trace::protocol(&self.session, parameters.smtputf8).to_owned(),
             },
