@@ -9,7 +9,7 @@ use super::*;
 use crate::mail::Reply;
 use crate::queue::disk::Op;
 use crate::queue::testing::{Script, TempDir, block_on, message};
-use crate::queue::{RecipientState, UnixTime};
+use crate::queue::{RecipientState, Response, UnixTime};
 
 fn open(dir: &TempDir) -> (Spool, Recovered) {
     Spool::open(&Config::for_test(dir.path()), Disk::default()).unwrap()
@@ -33,9 +33,9 @@ fn body(spool: &Spool, number: u64) -> Vec<u8> {
 }
 
 fn deferred(attempts: u16) -> State {
-    let reply = Some(Box::new(Reply::transient(451, (4, 1), "later")));
+    let response = Some(Box::new(Response::own(Reply::transient(451, (4, 1), "later"))));
     let due = UnixTime::from_millis(5);
-    State { hold: None, warned: true, recipients: vec![RecipientState::Pending { attempts, due, reply }] }
+    State { hold: None, warned: true, recipients: vec![RecipientState::Pending { attempts, due, response }] }
 }
 
 fn the_segment(dir: &TempDir) -> PathBuf {
