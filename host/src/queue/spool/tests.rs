@@ -299,7 +299,9 @@ async fn what_a_failed_sync_may_have_written_is_not_believed() {
     *lock(&spool.shared.trouble.0) = None;
     spool.commit(&message(5, "sound\r\n")).await.unwrap();
     assert_eq!(spool.stored(id(2)).unwrap().state, deferred(2));
-    assert!(lock(&spool.shared.log).segments.values().next().unwrap().poisoned);
+    // The janitor may have moved what is sound out of it already.
+    assert!(lock(&spool.shared.log).segments.get(&1).is_none_or(|segment| segment.poisoned));
+    assert_ne!(lock(&spool.shared.log).current.as_ref().unwrap().number, 1);
     drop(spool);
     let (spool, recovered) = open(&dir);
     assert_eq!((spool.ids(), recovered.damage), (vec![id(2), id(3), id(5)], vec![]));
