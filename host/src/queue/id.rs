@@ -8,6 +8,11 @@ use crate::mail::QueueId;
 /// Bits below the time. Two million ids a millisecond before one borrows from the next.
 const LOW_BITS: u32 = 22;
 
+/// When the message of this id came, by its id. Right to the millisecond unless a clock was set back.
+pub(super) fn arrival(id: QueueId) -> UnixTime {
+    UnixTime::from_millis(id.as_u64() >> LOW_BITS)
+}
+
 /// Hands out queue ids: each above all before it, restarts and a clock that went back included.
 #[derive(Debug)]
 pub struct IdSource {

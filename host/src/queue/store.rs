@@ -192,6 +192,32 @@ pub struct State {
     pub recipients: Vec<RecipientState>,
 }
 
+/// A reply, and who gave it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Response {
+    /// What was said.
+    pub reply: Reply,
+    /// The other host, like `mx.example.org[192.0.2.1]:25`; none if it is this one's own word.
+    pub remote: Option<String>,
+}
+
+impl Response {
+    /// This host's own word.
+    pub fn own(reply: Reply) -> Self {
+        Self { reply, remote: None }
+    }
+}
+
+/// `host mx.example.org[192.0.2.1]:25 said: 550 5.1.1 no such user`, as in Postfix's logs.
+impl fmt::Display for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.remote {
+            Some(remote) => write!(f, "host {remote} said: {}", self.reply),
+            None => write!(f, "{}", self.reply),
+        }
+    }
+}
+
 /// What became of one recipient so far.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RecipientState {
@@ -202,21 +228,21 @@ pub enum RecipientState {
         /// Not before this.
         due: UnixTime,
         /// What came of the last try.
-        reply: Option<Box<Reply>>,
+        response: Option<Box<Response>>,
     },
     /// Failed for good; the sender is yet to be told.
     Failed {
         /// When.
         at: UnixTime,
         /// Why.
-        reply: Box<Reply>,
+        response: Box<Response>,
     },
     /// Delivered, and the sender wants to know.
     Delivered {
         /// When.
         at: UnixTime,
         /// What the next hop said.
-        reply: Box<Reply>,
+        response: Box<Response>,
         /// Whether the next hop takes over the duty to tell the sender.
         relayed: Relayed,
     },
@@ -238,7 +264,7 @@ pub enum Relayed {
 impl State {
     /// Of a message of so many recipients that nobody has tried.
     pub fn fresh(recipients: usize, due: UnixTime, hold: Option<String>) -> Self {
-        let pending = RecipientState::Pending { attempts: 0, due, reply: None };
+        let pending = RecipientState::Pending { attempts: 0, due, response: None };
         Self { hold, warned: false, recipients: vec![pending; recipients] }
     }
 

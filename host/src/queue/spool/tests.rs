@@ -9,7 +9,7 @@ use super::*;
 use crate::mail::Reply;
 use crate::queue::disk::Op;
 use crate::queue::testing::{Script, TempDir, block_on, message};
-use crate::queue::{RecipientState, UnixTime};
+use crate::queue::{RecipientState, Response, UnixTime};
 
 fn open(dir: &TempDir) -> (Spool, Recovered) {
     Spool::open(&Config::for_test(dir.path()), Disk::default()).unwrap()
@@ -33,9 +33,9 @@ fn body(spool: &Spool, number: u64) -> Vec<u8> {
 }
 
 fn deferred(attempts: u16) -> State {
-    let reply = Some(Box::new(Reply::transient(451, (4, 1), "later")));
+    let response = Some(Box::new(Response::own(Reply::transient(451, (4, 1), "later"))));
     let due = UnixTime::from_millis(5);
-    State { hold: None, warned: true, recipients: vec![RecipientState::Pending { attempts, due, reply }] }
+    State { hold: None, warned: true, recipients: vec![RecipientState::Pending { attempts, due, response }] }
 }
 
 fn the_segment(dir: &TempDir) -> PathBuf {
@@ -299,7 +299,9 @@ async fn what_a_failed_sync_may_have_written_is_not_believed() {
     *lock(&spool.shared.trouble.0) = None;
     spool.commit(&message(5, "sound\r\n")).await.unwrap();
     assert_eq!(spool.stored(id(2)).unwrap().state, deferred(2));
-    assert!(lock(&spool.shared.log).segments.values().next().unwrap().poisoned);
+    // The janitor may have moved what is sound out of it already.
+    assert!(lock(&spool.shared.log).segments.get(&1).is_none_or(|segment| segment.poisoned));
+    assert_ne!(lock(&spool.shared.log).current.as_ref().unwrap().number, 1);
     drop(spool);
     let (spool, recovered) = open(&dir);
     assert_eq!((spool.ids(), recovered.damage), (vec![id(2), id(3), id(5)], vec![]));
