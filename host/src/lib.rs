@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod delivery;
 pub mod directory;
+pub mod listener;
 pub mod mail;
 pub mod plugin;
 pub mod policy;

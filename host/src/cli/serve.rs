@@ -7,14 +7,20 @@ use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::check::load_plugins;
 use super::{Failure, code, log};
 use crate::admin::{Control, House, ListenerFacts};
 use crate::config::Loaded;
+use crate::delivery::{Delivery, Routes, no_route};
 use crate::directory::Directory;
+use crate::listener::{Listener, Parts};
 use crate::mail::Domain;
-use crate::plugin::Plugin;
+use crate::plugin::{Chain, Plugin};
+use crate::queue::Queue;
+use crate::queue::disk::Disk;
+use crate::smtp::Settings;
 
 /// How long sessions may take to finish the transactions they are in.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -42,6 +48,9 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
     make_data_dir(&loaded)?;
     let plugins = load_plugins(&loaded, &config.runtime).await?;
     let directory = Arc::new(directory(&loaded, hostname.clone())?);
+    let routes = Routes::new(Arc::clone(&directory), &config.delivery);
+    let queue = open_queue(&loaded, hostname.clone(), routes.clone())?;
+    let listeners = bind(&loaded, &hostname, &directory, &queue, &plugins)?;
     let data_dir = &config.server.data_dir;
     let control = Control::bind(data_dir).map_err(|err| {
         let message = format_args!("the control socket in {} cannot be made: {err}", data_dir.display());
@@ -49,15 +58,63 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
     })?;
     // From here on nothing can fail.
     let (stop, stopped) = watch::channel(false);
+    let delivery = Delivery::new(config.delivery.clone(), hostname.clone(), directory, routes);
     let house = Arc::new(house(&loaded, hostname, started, &plugins));
-    tokio::spawn(control.serve(house, stopped));
+    tokio::spawn(control.serve(house, stopped.clone()));
+    let mut work = JoinSet::new();
+    work.spawn(delivery.run(queue.clone(), stopped.clone()));
+    for listener in listeners {
+        if let Ok(address) = listener.address() {
+            tracing::info!(%address, "listening");
+        }
+        work.spawn(listener.serve(stopped.clone()));
+    }
     tracing::info!("serving");
     signals.wait_for_end().await;
     tracing::info!("ending: no new sessions, those in a transaction have {} s", DRAIN.as_secs());
     stop.send_replace(true);
-    drop(directory);
+    if tokio::time::timeout(DRAIN, async { while work.join_next().await.is_some() {} }).await.is_err() {
+        tracing::warn!("some sessions or deliveries are cut off");
+    }
+    work.shutdown().await;
     tracing::info!("ended");
     Ok(())
+}
+
+/// Opens the queue and reads what is in it.
+fn open_queue(loaded: &Loaded, hostname: Domain, routes: Routes) -> Result<Queue, Failure> {
+    let opened = Queue::open(loaded.config.queue.clone(), hostname, routes, Disk::default());
+    opened.map(|(queue, _)| queue).map_err(|err| loaded.source.error_at(&["queue", "path"], err).into())
+}
+
+/// Opens the ports of all listeners.
+fn bind(
+    loaded: &Loaded,
+    hostname: &Domain,
+    directory: &Arc<Directory>,
+    queue: &Queue,
+    plugins: &BTreeMap<String, Arc<Plugin>>,
+) -> Result<Vec<Listener>, Failure> {
+    let config = &loaded.config;
+    let smtp = Settings::new(config.smtp.clone(), hostname.clone());
+    let no_relay = config.delivery.relay_host.is_none().then(no_route);
+    let bind = |(index, listener): (usize, &crate::listener::Config)| {
+        // The config has been checked: each name is that of a plugin.
+        let chain = listener.chain.iter().filter_map(|name| plugins.get(name).cloned()).collect();
+        let parts = Parts {
+            config: listener.clone(),
+            smtp: Arc::clone(&smtp),
+            directory: Arc::clone(directory),
+            queue: queue.clone(),
+            chain: Chain::new(chain),
+            no_relay: no_relay.clone(),
+        };
+        Listener::bind(parts).map_err(|err| {
+            let message = format_args!("{} cannot be listened on: {err}", listener.address);
+            loaded.source.error_at(&["listener", &index.to_string(), "address"], message).into()
+        })
+    };
+    config.listeners.iter().enumerate().map(bind).collect()
 }
 
 /// Makes the data directory, for the MTA's user alone.
@@ -82,7 +139,7 @@ fn house(
     started: (jiff::Timestamp, Instant),
     plugins: &BTreeMap<String, Arc<Plugin>>,
 ) -> House {
-    let facts = |listener: &crate::config::Listener| ListenerFacts {
+    let facts = |listener: &crate::listener::Config| ListenerFacts {
         name: listener.name.clone(),
         address: listener.address.to_string(),
         chain: listener.chain.clone(),

@@ -143,7 +143,6 @@ impl Checker<'_> {
         let delivery = &self.config.delivery;
         let rules = [
             (delivery.max_messages > 0, "max-messages", "0 would deliver nothing; write at least 1"),
-            (delivery.local_concurrency > 0, "local-concurrency", "0 would deliver nothing; write at least 1"),
             (!delivery.connect_timeout.is_zero(), "connect-timeout", "0 would reach nobody; write at least \"1s\""),
         ];
         match rules.iter().find(|(sound, _, _)| !sound) {

@@ -2,7 +2,6 @@
 
 mod check;
 mod files;
-mod listener; // until the listener has landed with it
 mod server;
 mod source;
 
@@ -11,11 +10,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-pub use listener::Config as Listener;
 pub use server::{LogFormat, Server};
 pub use source::{ConfigError, Place, Source};
 
-use crate::{delivery, directory, plugin, queue, smtp};
+use crate::{delivery, directory, listener, plugin, queue, smtp};
 
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

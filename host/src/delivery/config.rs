@@ -19,8 +19,6 @@ pub struct Config {
     pub keep_idle: Duration,
     /// Messages over one connection. Default 1000.
     pub max_messages: u32,
-    /// Deliveries into mailboxes here at a time. Default 4: each waits for the disk twice.
-    pub local_concurrency: u32,
     /// Limits and patience of the dialogue.
     pub smtp: ClientConfig,
 }
@@ -32,7 +30,6 @@ impl Default for Config {
             connect_timeout: Duration::from_secs(30),
             keep_idle: Duration::from_secs(5),
             max_messages: 1000,
-            local_concurrency: 4,
             smtp: ClientConfig::default(),
         }
     }

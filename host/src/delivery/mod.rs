@@ -1,11 +1,214 @@
 //! The next hop: takes what the queue says is due, hands it over, and reports one outcome for each recipient.
 //!
-//! `route` says which way, `maildir` delivers to users of this host, `remote` to another host over SMTP.
+//! `route` says which way, `maildir` delivers to users of this host, `remote` to another host over SMTP. Workers come and go as the
+//! queue's schedule wants; each keeps its connection from job to job.
+//!
+//! Architecture invariant: nothing here decides what follows from an outcome; the queue does.
 
 mod config;
 mod maildir;
 mod remote;
 mod route;
 
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
 pub use config::Config;
-pub use route::{NextHop, NextHost, NoNextHop, Route, no_route, route};
+pub use route::{NextHop, NextHost, NoNextHop, Route, Routes, no_route};
+
+use crate::directory::Directory;
+use crate::mail::{Domain, Recipient, Reply};
+use crate::queue::{Contact, Job, Outcome, Queue, Relayed, Response, Worker};
+use crate::smtp::ClientConfig;
+use remote::{Connection, Parcel};
+use route::Transport;
+
+/// What all workers share.
+pub struct Delivery {
+    config: Config,
+    client: Arc<ClientConfig>,
+    hostname: Domain,
+    directory: Arc<Directory>,
+    routes: Routes,
+}
+
+/// What became of one recipient, by its place in the envelope.
+type Outcomes = Vec<(usize, Outcome)>;
+
+impl Delivery {
+    /// `routes` are the ones that the queue has.
+    pub fn new(config: Config, hostname: Domain, directory: Arc<Directory>, routes: Routes) -> Arc<Self> {
+        let client = Arc::new(config.smtp.clone());
+        Arc::new(Self { config, client, hostname, directory, routes })
+    }
+
+    /// Delivers until `stop` turns true; then the deliveries that are under way are finished. The caller sets the limit on that.
+    pub async fn run(self: Arc<Self>, queue: Queue, mut stop: watch::Receiver<bool>) {
+        let mut workers = JoinSet::new();
+        let stopped = stop.clone();
+        loop {
+            tokio::select! {
+                worker = queue.opening() => workers.spawn(Arc::clone(&self).work(worker, stopped.clone())),
+                Some(_) = workers.join_next(), if !workers.is_empty() => continue,
+                _ = stop.wait_for(|stop| *stop) => break,
+            };
+        }
+        while workers.join_next().await.is_some() {}
+    }
+
+    async fn work(self: Arc<Self>, mut worker: Worker, mut stop: watch::Receiver<bool>) {
+        let transport = Transport::from(worker.destination());
+        let mut connection = None;
+        loop {
+            let job = tokio::select! {
+                job = worker.next(self.config.keep_idle.as_std()) => job,
+                _ = stop.wait_for(|stop| *stop) => None,
+            };
+            let Some(job) = job else { break };
+            let (outcomes, contact) = match &transport {
+                Transport::Local => (self.deliver_here(&job).await, Contact::Reached),
+                Transport::Remote(hop) => self.deliver_there(&job, hop, &mut connection).await,
+                Transport::Nowhere => (self.refuse(&job), Contact::Reached),
+            };
+            for (index, outcome) in &outcomes {
+                log(&job, *index, outcome);
+            }
+            job.settle(outcomes, contact).await;
+        }
+        drop(worker); // its place is free while we say goodbye
+        if let Some(connection) = connection {
+            connection.quit().await;
+        }
+    }
+
+    /// What has no route, each with its reason.
+    fn refuse(&self, job: &Job) -> Outcomes {
+        job.recipients()
+            .map(|(index, recipient)| {
+                let reply = match self.routes.find(&recipient.forward_path, None) {
+                    Err(reply) => reply,
+                    // What a policy set is no destination; the operator can mend its table while the mail waits.
+                    Ok(_) => Reply::transient(451, (3, 5), "the filter that a policy set names no transport:host:port"),
+                };
+                (index, Outcome::of(Response::own(reply), Relayed::No))
+            })
+            .collect()
+    }
+
+    /// Into mailboxes of this host.
+    async fn deliver_here(self: &Arc<Self>, job: &Job) -> Outcomes {
+        let delivery = Arc::clone(self);
+        let (id, arrived, letter, envelope) =
+            (job.id(), job.arrived().as_millis() / 1000, job.letter().clone(), Arc::clone(job.envelope()));
+        let recipients: Vec<(usize, Recipient)> = job.recipients().map(|(index, own)| (index, own.clone())).collect();
+        let work = move || {
+            let deliver = |(index, recipient): (usize, Recipient)| {
+                let item = maildir::Item {
+                    id,
+                    index,
+                    arrived,
+                    reverse_path: &envelope.reverse_path,
+                    forward_path: &recipient.forward_path,
+                    letter: &letter,
+                };
+                let delivered = match delivery.routes.find(&recipient.forward_path, None) {
+                    Ok(Route::Local(mailbox)) => {
+                        maildir::deliver(&delivery.directory.maildir(&mailbox), &delivery.hostname, &item)
+                    }
+                    Ok(Route::Remote(_)) => Err(Reply::transient(451, (4, 4), "the route has changed")),
+                    Err(reply) => Err(reply),
+                };
+                let reply =
+                    delivered.map_or_else(|reply| reply, |()| Reply::positive(250, (0, 0), "delivered to maildir"));
+                (index, Outcome::of(Response::own(reply), Relayed::No))
+            };
+            recipients.into_iter().map(deliver).collect()
+        };
+        // If the thread is gone, nothing is known: what is missing is tried again, and the Maildir knows its own.
+        tokio::task::spawn_blocking(work).await.unwrap_or_default()
+    }
+
+    /// To another host, over the connection that is there, or a new one.
+    async fn deliver_there(
+        &self,
+        job: &Job,
+        hop: &NextHop,
+        connection: &mut Option<Connection>,
+    ) -> (Outcomes, Contact) {
+        loop {
+            let mut open = match self.connection(hop, connection.take()).await {
+                Ok(open) => open,
+                Err(reply) => return unreachable(job, hop, reply),
+            };
+            let recipients = job.recipients().map(|(index, _)| index).collect();
+            let parcel = Parcel { envelope: job.envelope(), recipients, letter: job.letter() };
+            let report = open.deliver(parcel).await;
+            if report.untouched && open.is_used() {
+                continue; // it was closed while nobody used it, and a new one may do better
+            }
+            let remote = Some(open.peer().to_owned());
+            let relayed = Relayed::to_host(open.offers_dsn());
+            let reply_of = |outcome: &crate::smtp::Outcome| match outcome {
+                crate::smtp::Outcome::Delivered(reply)
+                | crate::smtp::Outcome::Deferred(reply)
+                | crate::smtp::Outcome::Failed(reply) => reply.clone(),
+            };
+            let contact = match report.outcomes.first() {
+                Some((_, outcome)) if report.untouched => Contact::Unreachable(reply_of(outcome)),
+                _ => Contact::Reached,
+            };
+            let outcomes = report.outcomes.into_iter().map(|(index, outcome)| {
+                let response = Response { reply: reply_of(&outcome), remote: remote.clone() };
+                let outcome = match outcome {
+                    crate::smtp::Outcome::Delivered(_) => Outcome::Delivered(response, relayed),
+                    crate::smtp::Outcome::Deferred(_) => Outcome::Deferred(response),
+                    crate::smtp::Outcome::Failed(_) => Outcome::Failed(response),
+                };
+                (index, outcome)
+            });
+            let outcomes = outcomes.collect();
+            if open.is_usable() {
+                *connection = Some(open);
+            }
+            return (outcomes, contact);
+        }
+    }
+
+    /// The connection that is there if it is still good, else a new one.
+    async fn connection(&self, hop: &NextHop, old: Option<Connection>) -> Result<Connection, Reply> {
+        if let Some(old) = old {
+            if old.letters() < self.config.max_messages && !old.is_stale() {
+                return Ok(old);
+            }
+            old.quit().await;
+        }
+        let mut open =
+            Connection::open(hop, self.config.connect_timeout.as_std(), &self.client, &self.hostname).await?;
+        open.greet().await?;
+        Ok(open)
+    }
+}
+
+fn unreachable(job: &Job, hop: &NextHop, reply: Reply) -> (Outcomes, Contact) {
+    let response = Response { reply: reply.clone(), remote: Some(hop.to_string()) };
+    // A host that refuses us for good may have its reasons today; mail is not lost for what is said before MAIL.
+    let outcome = Outcome::Deferred(response);
+    let outcomes = job.recipients().map(|(index, _)| (index, outcome.clone())).collect();
+    (outcomes, Contact::Unreachable(reply))
+}
+
+/// One line for each recipient.
+fn log(job: &Job, index: usize, outcome: &Outcome) {
+    let to = job.envelope().recipients.get(index).map(|recipient| recipient.forward_path.to_string());
+    let to = to.unwrap_or_default();
+    let (status, response) = match outcome {
+        Outcome::Delivered(response, _) => ("sent", response),
+        Outcome::Deferred(response) => ("deferred", response),
+        Outcome::Failed(response) => ("bounced", response),
+    };
+    let relay = response.remote.as_deref().unwrap_or(job.destination().as_str());
+    let delay = format!("{:.2}s", job.age().as_secs_f64());
+    tracing::info!(queue_id = %job.id(), to, relay, delay, status, "{}", response.reply);
+}

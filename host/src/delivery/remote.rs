@@ -1,7 +1,6 @@
 //! Delivery to another host: carries octets between it and `smtp::Client`, and letters over one connection, one after the other.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::route::{NextHop, NextHost};
 use crate::mail::{Domain, Envelope, Host, Reply};
 use crate::queue::Letter;
 use crate::smtp::{self, Client, ClientConfig, Dialect, Ending, Input, Report, Step};
@@ -21,6 +21,8 @@ const PIECE: usize = 64 * 1024;
 /// A connection to a next hop.
 pub(super) struct Connection {
     stream: TcpStream,
+    /// Name, address and port, for log and notices.
+    peer: String,
     client: Client,
     input: Input,
     output: Vec<u8>,
@@ -39,21 +41,31 @@ pub(super) struct Parcel<'a> {
 impl Connection {
     /// Connects, and says EHLO when the first letter is sent. The reply tells why that failed.
     pub async fn open(
-        address: SocketAddr,
+        hop: &NextHop,
         connect_timeout: Duration,
         config: &Arc<ClientConfig>,
         hostname: &Domain,
     ) -> Result<Self, Reply> {
-        let failed =
-            |why: &dyn std::fmt::Display| Reply::transient(451, (4, 1), format!("connect to {address}: {why}"));
-        let stream = match timeout(connect_timeout, TcpStream::connect(address)).await {
+        let failed = |why: &dyn std::fmt::Display| Reply::transient(451, (4, 1), format!("connect to {hop}: {why}"));
+        let connecting = async {
+            match hop.host() {
+                NextHost::Address(address) => TcpStream::connect((*address, hop.port())).await,
+                // Each of its addresses in turn.
+                NextHost::Name(name) => TcpStream::connect((name.as_str(), hop.port())).await,
+            }
+        };
+        let stream = match timeout(connect_timeout, connecting).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(err)) => return Err(failed(&err)),
             Err(_) => return Err(failed(&"timed out")),
         };
+        let peer = match stream.peer_addr() {
+            Ok(address) => format!("{}[{}]:{}", hop.name(), address.ip(), address.port()),
+            Err(_) => hop.to_string(),
+        };
         let _ = stream.set_nodelay(true); // what is written at once is sent at once
         let client = Client::new(Arc::clone(config), Dialect::Smtp, Host::Domain(hostname.clone()));
-        Ok(Self { stream, client, input: Input::new(), output: Vec::new(), letters: 0 })
+        Ok(Self { stream, peer, client, input: Input::new(), output: Vec::new(), letters: 0 })
     }
 
     /// Until the greeting and EHLO are through. The reply tells why they are not.
@@ -71,6 +83,16 @@ impl Connection {
     /// Whether another letter may go over it.
     pub fn is_usable(&self) -> bool {
         self.client.takes_letter()
+    }
+
+    /// Whom it reaches.
+    pub fn peer(&self) -> &str {
+        &self.peer
+    }
+
+    /// How many letters went over it.
+    pub fn letters(&self) -> u32 {
+        self.letters
     }
 
     /// Whether it has carried a letter before: if the next one stays untouched, the server has closed it meanwhile and a new
@@ -187,7 +209,7 @@ impl Connection {
     }
 
     /// Whether the server has closed the connection, or said something unasked (421, most likely), while nobody used it.
-    pub async fn is_stale(&mut self) -> bool {
+    pub fn is_stale(&self) -> bool {
         let mut octet = [0];
         match self.stream.try_read(&mut octet) {
             Err(err) => err.kind() != io::ErrorKind::WouldBlock,

@@ -3,11 +3,13 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::directory::{Directory, LocalMailbox};
 use crate::mail::{AddressError, Domain, ForwardPath, Reply};
+use crate::queue::{Destination, Router};
 
 /// A host to hand mail to, by name or address, and its port. Written `HOST:PORT`, `[ADDRESS]:PORT`; the port is 25 where none is given.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -30,6 +32,13 @@ impl NextHop {
     /// The host.
     pub fn host(&self) -> &NextHost {
         &self.host
+    }
+    /// The host's name, or its address.
+    pub fn name(&self) -> String {
+        match &self.host {
+            NextHost::Name(name) => name.to_string(),
+            NextHost::Address(address) => address.to_string(),
+        }
     }
     /// The port.
     pub fn port(&self) -> u16 {
@@ -105,30 +114,82 @@ pub enum Route {
 const LOCAL: &str = "local";
 /// Before the next hop in a destination's name, and in Postfix's FILTER.
 const SMTP: &str = "smtp:";
+/// What has no route shares one, too: nothing is to be waited for there.
+const NOWHERE: &str = "nowhere";
 
 impl Route {
-    /// The name of the queue that it belongs to.
-    pub fn queue_name(&self) -> String {
+    /// The queue that it belongs to.
+    fn destination(&self) -> Destination {
         match self {
-            Self::Local(_) => LOCAL.to_owned(),
-            Self::Remote(hop) => format!("{SMTP}{hop}"),
+            Self::Local(_) => Destination::new(LOCAL),
+            Self::Remote(hop) => Destination::new(format!("{SMTP}{hop}")),
         }
     }
 }
 
-/// Decides. `filter` is what a policy set (`smtp:[192.0.2.1]:10025`). Mail in the queue was checked at RCPT; what cannot be routed any
-/// more, because the config has changed, is the reply.
-pub fn route(
+/// What waits at a destination.
+pub(super) enum Transport {
+    /// Mailboxes here.
+    Local,
+    /// Another host.
+    Remote(NextHop),
+    /// Nothing: each recipient's route says why.
+    Nowhere,
+}
+
+impl From<&Destination> for Transport {
+    fn from(destination: &Destination) -> Self {
+        match (destination.as_str(), destination.as_str().strip_prefix(SMTP).map(str::parse)) {
+            (LOCAL, _) => Self::Local,
+            (_, Some(Ok(hop))) => Self::Remote(hop),
+            _ => Self::Nowhere,
+        }
+    }
+}
+
+/// Decides where mail goes, by what the directory and the config say.
+#[derive(Clone)]
+pub struct Routes {
+    directory: Arc<Directory>,
+    relay_host: Option<NextHop>,
+    relay: Destination,
+}
+
+impl Routes {
+    /// As the config says.
+    pub fn new(directory: Arc<Directory>, config: &super::Config) -> Self {
+        let relay_host = config.relay_host.clone();
+        let name = relay_host.as_ref().map_or_else(|| NOWHERE.to_owned(), |hop| format!("{SMTP}{hop}"));
+        Self { directory, relay_host, relay: Destination::new(name) }
+    }
+
+    /// Which way. Mail in the queue was checked at RCPT; what cannot be routed any more, because the config has changed, is the reply.
+    pub fn find(&self, path: &ForwardPath, filter: Option<&str>) -> Result<Route, Reply> {
+        route(&self.directory, self.relay_host.as_ref(), filter, path)
+    }
+}
+
+impl Router for Routes {
+    fn route(&self, recipient: &ForwardPath, filter: Option<&str>) -> Destination {
+        match self.find(recipient, filter) {
+            // Most mail goes this way; its name need not be put together each time.
+            Ok(Route::Remote(hop)) if Some(&hop) == self.relay_host.as_ref() => self.relay.clone(),
+            Ok(route) => route.destination(),
+            Err(_) => Destination::new(NOWHERE),
+        }
+    }
+}
+
+/// Decides. `filter` is what a policy set (`smtp:[192.0.2.1]:10025`).
+fn route(
     directory: &Directory,
     relay_host: Option<&NextHop>,
     filter: Option<&str>,
     path: &ForwardPath,
 ) -> Result<Route, Reply> {
     if let Some(filter) = filter {
-        return filter_route(filter).ok_or_else(|| {
-            // The operator's table is wrong, and can be mended while the mail waits.
-            Reply::transient(451, (3, 5), format!("unknown filter destination {filter}"))
-        });
+        return filter_route(filter)
+            .ok_or_else(|| Reply::transient(451, (3, 5), format!("unknown filter destination {filter}")));
     }
     match directory.resolve(path, true)? {
         crate::directory::Destination::Local(mailbox) => Ok(Route::Local(mailbox)),
@@ -181,12 +242,12 @@ mod tests {
         let directory = Directory::open(&config, "mx.example.org".parse().unwrap(), []).unwrap();
         let hop: NextHop = "[127.0.0.1]:26".parse().unwrap();
         let to = |path: &str, hop, filter| route(&directory, hop, filter, &path.parse().unwrap());
-        assert_eq!(to("ann@example.org", None, None).unwrap().queue_name(), "local");
-        assert_eq!(to("x@a.example", Some(&hop), None).unwrap().queue_name(), "smtp:[127.0.0.1]:26");
+        assert_eq!(to("ann@example.org", None, None).unwrap().destination().as_str(), "local");
+        assert_eq!(to("x@a.example", Some(&hop), None).unwrap().destination().as_str(), "smtp:[127.0.0.1]:26");
         assert_eq!(to("x@a.example", None, None).unwrap_err().code(), 550);
         assert_eq!(to("bob@example.org", Some(&hop), None).unwrap_err().code(), 550);
         let filtered = to("ann@example.org", None, Some("smtp:[127.0.0.1]:10025")).unwrap();
-        assert_eq!(filtered.queue_name(), "smtp:[127.0.0.1]:10025");
+        assert_eq!(filtered.destination().as_str(), "smtp:[127.0.0.1]:10025");
         assert_eq!(to("ann@example.org", None, Some("uucp:x")).unwrap_err().code(), 451);
     }
 }

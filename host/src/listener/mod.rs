@@ -20,6 +20,7 @@ use tokio::sync::watch;
 pub use config::{Config, Protocol};
 
 use crate::directory::Directory;
+use crate::mail::Reply;
 use crate::plugin::Chain;
 use crate::queue::Queue;
 use crate::{policy, smtp};
@@ -45,6 +46,7 @@ struct Shared {
     queue: Queue,
     chain: RwLock<Chain>,
     permits: Permits,
+    no_relay: Option<Reply>,
 }
 
 /// What a listener needs of the rest of the house.
@@ -59,12 +61,14 @@ pub struct Parts {
     pub queue: Queue,
     /// Who judges.
     pub chain: Chain,
+    /// What a client hears of recipients elsewhere if there is no way to reach them; none if there is one.
+    pub no_relay: Option<Reply>,
 }
 
 impl Listener {
     /// Opens the port; nobody is served until `serve`.
     pub fn bind(parts: Parts) -> io::Result<Self> {
-        let Parts { config, smtp, directory, queue, chain } = parts;
+        let Parts { config, smtp, directory, queue, chain, no_relay } = parts;
         let socket = bind(config.address)?;
         let permits = Permits::new(config.max_sessions as usize, config.max_sessions_per_client as usize);
         let shared = Shared {
@@ -75,6 +79,7 @@ impl Listener {
             queue,
             chain: RwLock::new(chain),
             permits,
+            no_relay,
         };
         Ok(Self { shared: Arc::new(shared), socket })
     }

@@ -207,6 +207,10 @@ impl Session {
             Some(recipient) => self.shared.directory.resolve(&recipient.forward_path, trusted),
             None => Err(Reply::permanent(503, (5, 1), "no recipient")),
         };
+        let answer = match (answer, &self.shared.no_relay) {
+            (Ok(Destination::Relay), Some(reply)) => Err(reply.clone()),
+            (answer, _) => answer,
+        };
         if let Err(reply) = &answer {
             self.say(Stage::Rcpt, "", &format!("reject: {reply}"));
         }
