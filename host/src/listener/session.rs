@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Shared;
 use super::body::Spilled;
@@ -18,10 +18,6 @@ use crate::policy::{self, Edit, Stage, Verdict};
 use crate::queue::CommitError;
 use crate::smtp::{Action, Input, Server, Stages};
 
-/// Octets read at once between messages: a burst of commands.
-const SMALL_READ: usize = 4 * 1024;
-/// Octets read at once in a transaction.
-const LARGE_READ: usize = 64 * 1024;
 /// How long a client may take to close after we have, and how much it may still send: a connection that is closed with octets unread is
 /// reset, and the client may never see the last reply.
 const LINGER: Duration = Duration::from_secs(2);
@@ -41,6 +37,8 @@ pub(super) struct Session {
     pub(super) server: Server,
     input: Input,
     output: Vec<u8>,
+    /// The client's progress when it was last seen to make some, and until when it has to make more.
+    patience: Option<(u64, Instant)>,
     /// What lies in the spool of the message that is coming in.
     pub(super) spilled: Option<Spilled>,
     /// That the spool did not take it; told when the message ends.
@@ -63,6 +61,7 @@ impl Session {
             server,
             input: Input::new(),
             output: Vec::new(),
+            patience: None,
             spilled: None,
             spill_error: None,
             edits: Vec::new(),
@@ -106,8 +105,7 @@ impl Session {
             tokio::time::sleep(penalty).await;
         }
         self.flush(stream).await?;
-        let busy = self.server.in_transaction();
-        match stream.try_read(self.input.space(if busy { LARGE_READ } else { SMALL_READ })) {
+        match stream.try_read(self.input.space(self.server.read_size())) {
             Ok(0) => return Err(Gone),
             Ok(n) => {
                 self.input.filled(n);
@@ -116,23 +114,37 @@ impl Session {
             Err(err) if err.kind() == std::io::ErrorKind::WouldBlock => {}
             Err(_) => return Err(Gone),
         }
+        let busy = self.server.in_transaction();
         if !busy {
             self.input.release(); // an idle session holds no buffers
             self.output = Vec::new();
         }
-        let limit = self.server.timeout();
+        let deadline = self.deadline();
         tokio::select! {
-            ready = timeout(limit, stream.readable()) => match ready {
+            ready = timeout_at(deadline, stream.readable()) => match ready {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Err(Gone),
                 Err(_) => {
-                    tracing::info!(session = self.id(), "timeout after {limit:?}");
+                    tracing::info!(session = self.id(), "timeout after {:?}", self.server.timeout());
                     self.server.timed_out(&mut self.output);
                 }
             },
             _ = stop.wait_for(|stop| *stop), if !busy => self.server.shutting_down(&mut self.output),
         }
         Ok(())
+    }
+
+    /// Until when the client has to get something done. An octet now and then does not count, or a session could last for ever.
+    fn deadline(&mut self) -> Instant {
+        let progress = self.server.progress();
+        match self.patience {
+            Some((seen, deadline)) if seen == progress => deadline,
+            _ => {
+                let deadline = Instant::now() + self.server.timeout();
+                self.patience = Some((progress, deadline));
+                deadline
+            }
+        }
     }
 
     async fn flush(&mut self, stream: &mut TcpStream) -> Result<(), Gone> {
