@@ -50,9 +50,12 @@ pub struct Damage {
 /// What the segments say, before it is put together.
 #[derive(Default)]
 struct Findings {
-    /// Every copy of each message, oldest first.
-    messages: HashMap<QueueId, Vec<Place>>,
+    /// The newest copy of each message, and of some its last state. Taken over as it is: there may be a million.
+    index: HashMap<QueueId, Slot>,
+    /// Older copies of some, which a compaction left that was cut short.
+    older: HashMap<QueueId, Vec<u32>>,
     bodies: HashMap<QueueId, BodyName>,
+    /// States whose message is yet to come: a compaction may move it behind them.
     states: HashMap<QueueId, Place>,
     /// In which segment the removal is noted.
     gone: HashMap<QueueId, u32>,
@@ -160,7 +163,10 @@ impl Findings {
         let Some((at, len)) = place else { return };
         let place = Place { segment: number, at, len };
         match found.kind {
-            Kind::State => drop(self.states.insert(id, place)),
+            Kind::State => match self.index.get_mut(&id) {
+                Some(slot) => slot.state = Some(place),
+                None => drop(self.states.insert(id, place)),
+            },
             Kind::Removed => drop(self.gone.insert(id, number)),
             Kind::Message => {
                 let data = octets.get(found.data.clone()).unwrap_or_default();
@@ -170,7 +176,12 @@ impl Findings {
                         if let BodyPlace::File { number, len } = meta.body {
                             self.bodies.insert(id, BodyName { number, len });
                         }
-                        self.messages.entry(id).or_default().push(place);
+                        let state = self.states.remove(&id);
+                        let slot = self.index.entry(id).or_insert(Slot { message: place, state });
+                        let old = std::mem::replace(&mut slot.message, place);
+                        if old != place {
+                            self.older.entry(id).or_default().push(old.segment);
+                        }
                     }
                     _ => {
                         let sender =
@@ -197,23 +208,22 @@ impl Findings {
 
     /// Puts together what is alive.
     fn settle(mut self, dirs: &Dirs, log: &mut Log) -> io::Result<Recovered> {
-        for (id, mut copies) in std::mem::take(&mut self.messages) {
-            if let Some(noted_in) = self.gone.get(&id) {
-                let lay_in: Vec<u32> = copies.iter().map(|place| place.segment).collect();
-                log.mark_graves(*noted_in, id, &lay_in);
-                self.bodies.remove(&id);
-                continue;
-            }
-            let Some(message) = copies.pop() else { continue };
-            log.insert(id, message, self.bodies.remove(&id));
-            if let Some(state) = self.states.get(&id).copied() {
-                log.count(state, true);
-                log.index.insert(id, Slot { message, state: Some(state) });
-            }
-            if !copies.is_empty() {
-                log.copies.insert(id, copies.iter().map(|place| place.segment).collect());
+        for (id, noted_in) in &self.gone {
+            self.bodies.remove(id);
+            let older = self.older.remove(id).unwrap_or_default();
+            if let Some(slot) = self.index.remove(id) {
+                let lay_in: Vec<u32> = older.into_iter().chain([slot.message.segment]).collect();
+                log.mark_graves(*noted_in, *id, &lay_in);
             }
         }
+        for slot in self.index.values() {
+            log.count(slot.message, true);
+            if let Some(state) = slot.state {
+                log.count(state, true);
+            }
+        }
+        (log.index, log.copies, log.bodies) = (self.index, self.older, self.bodies);
+        (self.index, self.older, self.bodies) = Default::default();
         self.report.messages = log.index.len();
         self.check_bodies(dirs, log)?;
         Ok(self.report)
