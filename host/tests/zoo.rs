@@ -150,8 +150,9 @@ async fn misbehaviour_is_the_plugins_failure() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sound_verdicts_come_through() {
     let bed = Bed::new("sound");
+    let patient = json!({"timeout": "30s"}); // a flood takes a while on a busy machine
     for how in ["flood", "forge-log", "remember", "notes"] {
-        let plugin = bed.zoo(how).await;
+        let plugin = bed.zoo_with(how, patient.clone()).await;
         for _ in 0..3 {
             assert_eq!(rcpt(&plugin).await, Verdict::Pass, "{how}");
         }
@@ -159,7 +160,7 @@ async fn sound_verdicts_come_through() {
     assert!(matches!(rcpt(&bed.zoo("lines").await).await, Verdict::Reject(reply) if reply.lines().count() == 2));
     assert!(matches!(rcpt(&bed.zoo("disconnect").await).await, Verdict::Disconnect(_)));
     assert_eq!(rcpt(&bed.zoo("discard").await).await, Verdict::Discard("not wanted".into()));
-    let flood = bed.zoo("flood").await;
+    let flood = bed.zoo_with("flood", patient).await;
     rcpt(&flood).await;
     let counters = flood.listed().counters;
     assert_eq!((counters.metrics.len(), counters.dropped_metrics), (100, 99_900));
@@ -199,6 +200,15 @@ async fn a_spinning_plugin_leaves_others_their_time() {
     for spinner in spinners {
         assert!(is_failure(&spinner.await.expect("it ends")));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plugin_that_outlives_its_sandbox_is_still_stopped() {
+    let bed = Bed::new("outlives");
+    let spin = bed.zoo("spin").await;
+    let Bed { sandbox, _cache } = bed;
+    drop(sandbox);
+    assert!(is_failure(&tokio::time::timeout(Duration::from_secs(20), rcpt(&spin)).await.expect("it is stopped")));
 }
 
 #[tokio::test]

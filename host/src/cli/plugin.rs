@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::check::Scratch;
+use super::check::{Scratch, load_plugins};
 use super::{Failure, Place, code, print_json, wait_for};
-use crate::plugin::{self, Inspection, LoadError, Runtime, Sandbox};
+use crate::plugin::{self, Inspection, LoadError, Runtime, Sandbox, bench};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -25,6 +25,23 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Time every hook of a policy of the config: a fresh instance, the call, and its end; and what live instances cost
+    Bench {
+        /// Its name in the config
+        name: String,
+        /// A message to judge; without one, a short one
+        #[arg(long)]
+        message: Option<PathBuf>,
+        /// Calls of each hook that are counted
+        #[arg(long, default_value_t = 2000)]
+        calls: u32,
+        /// Instances that live together
+        #[arg(long, default_value_t = 1000)]
+        instances: u32,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Does it.
@@ -32,7 +49,44 @@ pub(super) fn run(config: &Place, command: Command) -> Result<(), Failure> {
     match command {
         Command::List { json } => list(config, json),
         Command::Inspect { file, json } => inspect(file, json),
+        Command::Bench { name, message, calls, instances, json } => {
+            let message = message.map_or_else(|| Ok(b"Subject: hello\r\n\r\nhello\r\n".to_vec()), std::fs::read)?;
+            wait_for(time(config, &name, &message, calls, instances, json))?
+        }
     }
+}
+
+async fn time(
+    config: &Place,
+    name: &str,
+    message: &[u8],
+    calls: u32,
+    instances: u32,
+    json: bool,
+) -> Result<(), Failure> {
+    let mut loaded = config.load()?;
+    loaded.config.plugins.retain(|own, _| own == name);
+    let cache = Scratch::new()?;
+    let runtime = Runtime { cache_dir: cache.0.clone(), instances, ..loaded.config.runtime.clone() };
+    let plugins = load_plugins(&loaded, &runtime).await?;
+    let no_plugin = || Failure::new(code::USAGE, format_args!("the config has no [plugin.{name}]"));
+    let plugin = plugins.get(name).ok_or_else(no_plugin)?;
+    let message = if message.contains(&b'\r') {
+        message.to_vec()
+    } else {
+        String::from_utf8_lossy(message).replace('\n', "\r\n").into_bytes() // a file with the line ends of this system
+    };
+    let hooks = bench::times(plugin, &message, calls).await;
+    let live = bench::live(plugin, &message, instances).await?;
+    if json {
+        return print_json(&serde_json::json!({ "hooks": hooks, "live": live }));
+    }
+    let mut out = io::stdout().lock();
+    for hook in &hooks {
+        let bench::HookTimes { hook, calls, median_us, p99_us, verdict } = hook;
+        writeln!(out, "{hook}: {calls} calls, median {median_us:.1} µs, 99 % within {p99_us:.1} µs: {verdict}")?;
+    }
+    Ok(writeln!(out, "{} live instances: {} KiB", live.instances, live.pss_kib)?)
 }
 
 fn list(config: &Place, json: bool) -> Result<(), Failure> {

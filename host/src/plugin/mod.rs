@@ -38,7 +38,7 @@ use crate::policy::{Decision, Mail, Opinion, Session, Stage, Verdict, apply};
 
 /// Engines and cache, from which generations of policies are made.
 pub struct Sandbox {
-    engines: Engines,
+    engines: Arc<Engines>,
     cache: Cache,
 }
 
@@ -65,7 +65,7 @@ impl Sandbox {
             .map_err(|err| SandboxError::Engine { instances: runtime.instances, why: format!("{err:#}") })?;
         let dir = runtime.cache_dir.as_path();
         let cache = Cache::open(dir).map_err(|err| SandboxError::Cache(format!("{}: {err}", dir.display())))?;
-        Ok(Self { engines, cache })
+        Ok(Self { engines: Arc::new(engines), cache })
     }
 
     /// Loads one policy under the name that the config gives it.
@@ -73,7 +73,7 @@ impl Sandbox {
         let memory = config.memory.as_usize();
         let identity = Arc::new(Identity { name: name.to_owned(), memory, stats: Stats::default() });
         let loaded = load::load(&self.engines, &self.cache, &identity, config).await?;
-        Ok(Arc::new(Plugin::new(identity, config.clone(), loaded)))
+        Ok(Arc::new(Plugin::new(identity, config.clone(), loaded, Arc::clone(&self.engines))))
     }
 
     /// What a file says of itself.

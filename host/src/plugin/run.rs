@@ -12,6 +12,7 @@ use super::bindings::wasmta::policy::types::Verdict as WitVerdict;
 use super::call;
 use super::config::{Config, Mode};
 use super::context::{Context, Identity, ticks};
+use super::engine::Engines;
 use super::load::Loaded;
 use super::resource::{EnvelopeView, MessageView, SessionView};
 use crate::mail::{Envelope, QueueId, Recipient};
@@ -100,13 +101,15 @@ pub struct Plugin {
     settings: String,
     permits: Semaphore,
     breaker: Breaker,
+    /// Their ticker must live as long as a guest may run: without ticks no guest's processor time ends.
+    _engines: Arc<Engines>,
 }
 
 impl Plugin {
-    pub(super) fn new(identity: Arc<Identity>, config: Config, loaded: Loaded) -> Self {
+    pub(super) fn new(identity: Arc<Identity>, config: Config, loaded: Loaded, engines: Arc<Engines>) -> Self {
         let permits = Semaphore::new(config.max_instances as usize);
         let settings = config.settings.to_string();
-        Self { identity, config, loaded, settings, permits, breaker: Breaker::new() }
+        Self { identity, config, loaded, settings, permits, breaker: Breaker::new(), _engines: engines }
     }
 
     /// Its name in the config.
