@@ -4,14 +4,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use super::queue::{Act, Acted, Listed, Order, Shown};
 use super::socket_path;
+use crate::mail::QueueId;
+use crate::queue::Filter;
 
 /// Octets of an answer.
 const MAX_ANSWER: usize = 64 << 20;
@@ -52,16 +56,32 @@ impl Client {
 
     /// Asks for what lies at `path`, like `/status`.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        self.ask(Method::GET, path).await
+        self.ask(Method::GET, path, Vec::new()).await
+    }
+
+    /// Messages of the queue.
+    pub async fn list(&self, filter: &Filter) -> Result<Listed, ClientError> {
+        self.post("/queue/list", filter).await
+    }
+
+    /// One message of the queue.
+    pub async fn show(&self, id: QueueId) -> Result<Shown, ClientError> {
+        self.get(&format!("/queue/{id}")).await
+    }
+
+    /// Does something to messages of the queue.
+    pub async fn act(&self, act: Act, order: &Order) -> Result<Acted, ClientError> {
+        self.post(&format!("/queue/{}", act.as_str()), order).await
     }
 
     /// Asks for something to be done, like `/queue/flush`.
-    pub async fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        self.ask(Method::POST, path).await
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|err| ClientError::Answer(err.to_string()))?;
+        self.ask(Method::POST, path, body).await
     }
 
-    async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, ClientError> {
-        let answer = tokio::time::timeout(PATIENCE, self.exchange(method, path));
+    async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Vec<u8>) -> Result<T, ClientError> {
+        let answer = tokio::time::timeout(PATIENCE, self.exchange(method, path, body));
         let (status, body) = answer.await.map_err(|_| ClientError::Timeout)??;
         if !(200..300).contains(&status) {
             let told = serde_json::from_slice::<super::route::Wrong>(&body).map(|wrong| wrong.error);
@@ -70,7 +90,7 @@ impl Client {
         serde_json::from_slice(&body).map_err(|err| ClientError::Answer(err.to_string()))
     }
 
-    async fn exchange(&self, method: Method, path: &str) -> Result<(u16, Bytes), ClientError> {
+    async fn exchange(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(u16, Bytes), ClientError> {
         let stream = UnixStream::connect(&self.path).await.map_err(|err| match err.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NotRunning(self.path.clone()),
             _ => ClientError::Socket(self.path.clone(), err),
@@ -78,7 +98,8 @@ impl Client {
         let unclear = |err: hyper::Error| ClientError::Answer(err.to_string());
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(unclear)?;
-        let request = Request::builder().method(method).uri(path).header("host", "wasmta").body(Empty::<Bytes>::new());
+        let request =
+            Request::builder().method(method).uri(path).header("host", "wasmta").body(Full::new(Bytes::from(body)));
         let request = request.map_err(|err| ClientError::Answer(err.to_string()))?;
         let asked = async {
             let response = sender.send_request(request).await.map_err(unclear)?;

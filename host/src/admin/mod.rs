@@ -4,6 +4,7 @@
 //! Architecture invariant: whoever may open the socket (0600, in a directory that is 0700) may do everything; nothing here asks who it is.
 
 mod client;
+mod queue;
 mod route;
 
 use std::convert::Infallible;
@@ -21,9 +22,10 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 
 pub use client::{Client, ClientError};
-pub use route::{House, ListenerFacts, Status};
+pub use queue::{Act, Acted, DestinationFacts, Listed, Order, QueueFacts, Shown};
+pub use route::{House, ListenerFacts, PluginFacts, Status};
 
-use route::Answer;
+use route::{Answer, Question};
 
 /// The socket's name in the data directory.
 const SOCKET: &str = "control.sock";
@@ -104,6 +106,7 @@ async fn converse(stream: UnixStream, house: Arc<House>) {
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
+        .half_close(true) // who has asked all, and says so, still wants the answer
         .header_read_timeout(PATIENCE)
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service);
@@ -112,11 +115,14 @@ async fn converse(stream: UnixStream, house: Arc<House>) {
     }
 }
 
-async fn answer(house: &House, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(house: &Arc<House>, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
     let body = tokio::time::timeout(PATIENCE, Limited::new(body, MAX_BODY).collect()).await;
     let answer = match body {
-        Ok(Ok(_)) => route::answer(house, &head.method, head.uri.path(), head.uri.query().unwrap_or_default()).await,
+        Ok(Ok(body)) => {
+            let question = Question { method: head.method, path: head.uri.path().to_owned(), body: body.to_bytes() };
+            route::answer(house, &question).await
+        }
         Ok(Err(_)) => Answer::wrong(413, format!("a request's body has at most {MAX_BODY} octets here")),
         Err(_) => Answer::wrong(408, "the request's body did not come in time"),
     };

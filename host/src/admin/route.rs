@@ -5,16 +5,22 @@
 //! | `GET /healthz` | `{"ok": true}` |
 //! | `GET /status` | version, process, listeners, policies, queue |
 //! | `GET /plugins` | the policies with what was counted of them |
+//! | `POST /queue/list` with a `Filter` | `Listed` |
+//! | `GET /queue/ID` | `Shown` |
+//! | `POST /queue/flush`, `hold`, `release`, `delete`, `bounce` with an `Order` | `Acted` |
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use hyper::Method;
+use hyper::body::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::mail::Domain;
+use super::queue::{self, Act, MAX_IDS, Order, QueueFacts};
+use crate::mail::{Domain, QueueId};
 use crate::plugin::Plugin;
+use crate::queue::{AdminError, Queue};
 
 /// What the control socket shows and steers.
 pub struct House {
@@ -24,6 +30,8 @@ pub struct House {
     pub started: (jiff::Timestamp, Instant),
     /// Who is served where.
     pub listeners: Vec<ListenerFacts>,
+    /// The queue.
+    pub queue: Queue,
     /// All policies.
     pub plugins: Vec<Arc<Plugin>>,
 }
@@ -54,6 +62,8 @@ pub struct Status {
     pub uptime_secs: u64,
     /// Who is served where.
     pub listeners: Vec<ListenerFacts>,
+    /// The queue.
+    pub queue: QueueFacts,
     /// The policies by name.
     pub plugins: BTreeMap<String, PluginFacts>,
 }
@@ -99,16 +109,80 @@ impl Answer {
     }
 }
 
+/// A request, read whole.
+pub(super) struct Question {
+    pub method: Method,
+    pub path: String,
+    pub body: Bytes,
+}
+
 /// Finds and gives the answer.
-pub(super) async fn answer(house: &House, method: &Method, path: &str, _query: &str) -> Answer {
-    let parts: Vec<&str> = path.trim_matches('/').split('/').take(8).collect();
-    match (method.as_str(), parts.as_slice()) {
+pub(super) async fn answer(house: &Arc<House>, question: &Question) -> Answer {
+    let parts: Vec<&str> = question.path.trim_matches('/').split('/').take(8).collect();
+    match (question.method.as_str(), parts.as_slice()) {
         ("GET", ["healthz"]) => Answer::json(&serde_json::json!({"ok": true})),
-        ("GET", ["status"]) => Answer::json(&status(house)),
+        ("GET", ["status"]) => {
+            let house = Arc::clone(house);
+            blocking(move || Answer::json(&status(&house))).await
+        }
         ("GET", ["plugins"]) => Answer::json(&house.plugins.iter().map(|plugin| plugin.listed()).collect::<Vec<_>>()),
-        (_, ["healthz" | "status" | "plugins"]) => Answer::wrong(405, format!("{method} cannot be done to {path}")),
-        _ => Answer::wrong(404, format!("there is no {path}")),
+        ("GET", ["queue", id]) => show(house, id).await,
+        ("POST", ["queue", "list"]) => list(house, &question.body).await,
+        ("POST", ["queue", act]) => act_on(house, act, &question.body).await,
+        (method, ["healthz" | "status" | "plugins"] | ["queue", _]) => {
+            Answer::wrong(405, format!("{method} cannot be done to {}", question.path))
+        }
+        _ => Answer::wrong(404, format!("there is no {}", question.path)),
     }
+}
+
+/// Runs what reads the disk beside the threads that serve mail.
+async fn blocking(work: impl FnOnce() -> Answer + Send + 'static) -> Answer {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|err| Answer::wrong(500, err.to_string()))
+}
+
+async fn list(house: &Arc<House>, body: &[u8]) -> Answer {
+    match serde_json::from_slice(body) {
+        Ok(filter) => {
+            let queue = house.queue.clone();
+            blocking(move || Answer::json(&queue::list(&queue, &filter))).await
+        }
+        Err(err) => Answer::wrong(400, format!("no filter: {err}")),
+    }
+}
+
+async fn show(house: &Arc<House>, id: &str) -> Answer {
+    let id: QueueId = match id.parse() {
+        Ok(id) => id,
+        Err(err) => return Answer::wrong(400, format!("{err}")),
+    };
+    let queue = house.queue.clone();
+    blocking(move || match queue::show(&queue, id) {
+        Ok(shown) => Answer::json(&shown),
+        Err(err @ AdminError::NoSuchMessage(_)) => Answer::wrong(404, err.to_string()),
+        Err(err) => Answer::wrong(500, format!("{id}: {err}")),
+    })
+    .await
+}
+
+async fn act_on(house: &Arc<House>, act: &str, body: &[u8]) -> Answer {
+    let Some(act) = Act::named(act) else {
+        return Answer::wrong(404, format!("`{act}` is nothing that can be done to messages"));
+    };
+    let order: Order = match serde_json::from_slice(body) {
+        Ok(order) => order,
+        Err(err) => return Answer::wrong(400, format!("no order with a filter: {err}")),
+    };
+    if order.filter.ids.len() > MAX_IDS {
+        return Answer::wrong(400, format!("name at most {MAX_IDS} ids at a time"));
+    }
+    let queue = house.queue.clone();
+    blocking(move || {
+        let acted = queue::act(&queue, act, order);
+        tracing::info!(act = act.as_str(), messages = acted.done, "queue: by the operator");
+        Answer::json(&acted)
+    })
+    .await
 }
 
 fn status(house: &House) -> Status {
@@ -124,6 +198,7 @@ fn status(house: &House) -> Status {
         started,
         uptime_secs: clock.elapsed().as_secs(),
         listeners: house.listeners.clone(),
+        queue: queue::facts(&house.queue),
         plugins: house.plugins.iter().map(counted).collect(),
     }
 }

@@ -4,10 +4,24 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
+use crate::mail::{BodyType, Envelope, ForwardPath, HeaderBlock, Origin, QueueId, Recipient};
+use crate::policy::{Mail, Notes};
+use crate::queue::disk::Disk;
+use crate::queue::{Config, Destination, Filter, Queue, Router, Standing};
+
+/// Mail that nobody delivers.
+struct Nowhere;
+
+impl Router for Nowhere {
+    fn route(&self, _: &ForwardPath, _: Option<&str>) -> Destination {
+        Destination::new("nowhere")
+    }
+}
 
 /// A control socket in a directory of its own, gone at the end.
 struct Served {
     dir: PathBuf,
+    queue: Queue,
     stop: watch::Sender<bool>,
     serving: Option<tokio::task::JoinHandle<()>>,
 }
@@ -17,14 +31,43 @@ impl Served {
         let dir = std::env::temp_dir().join(format!("wasmta-admin-{}-{}", std::process::id(), fastrand::u64(..)));
         std::fs::create_dir(&dir).unwrap();
         let (stop, stopped) = watch::channel(false);
+        let config = Config::for_test(dir.join("queue"));
+        let (queue, _) = Queue::open(config, "mx.example.test".parse().unwrap(), Nowhere, Disk::default()).unwrap();
         let house = House {
+            queue: queue.clone(),
             hostname: "mx.example.test".parse().unwrap(),
             started: (jiff::Timestamp::now(), std::time::Instant::now()),
             listeners: Vec::new(),
             plugins: Vec::new(),
         };
         let serving = tokio::spawn(Control::bind(&dir).unwrap().serve(Arc::new(house), stopped));
-        Self { dir, stop, serving: Some(serving) }
+        Self { dir, queue, stop, serving: Some(serving) }
+    }
+
+    /// Puts a message into the queue.
+    async fn queued(&self, from: &str, to: &str) -> QueueId {
+        let origin = Origin { client: None, helo: "client.example".into(), protocol: "ESMTP".into() };
+        let envelope = Envelope {
+            reverse_path: from.parse().unwrap(),
+            recipients: vec![Recipient::new(to.parse().unwrap())],
+            body: BodyType::SevenBit,
+            smtputf8: false,
+            ret: None,
+            envelope_id: None,
+            origin,
+        };
+        let id = self.queue.next_id();
+        let mail = Mail {
+            id,
+            envelope: Arc::new(envelope),
+            header: Arc::new(HeaderBlock::parse(b"Subject: caf\xe9\r\n\r\n").0),
+            body: Arc::new(b"body\r\n".to_vec()),
+            hold: None,
+            filter: None,
+            notes: Notes::default(),
+        };
+        self.queue.commit(mail).await.unwrap();
+        id
     }
 
     /// Sends octets, says that there are no more, and returns what comes back.
@@ -55,10 +98,80 @@ async fn questions_and_answers() {
     assert_eq!(health["ok"], true);
     let missing = client.get::<serde_json::Value>("/nothing").await.unwrap_err();
     assert_eq!(missing.to_string(), "there is no /nothing");
-    let wrong = client.post::<serde_json::Value>("/status").await.unwrap_err();
+    let wrong = client.post::<serde_json::Value>("/status", &()).await.unwrap_err();
     assert_eq!(wrong.to_string(), "POST cannot be done to /status");
     let mode = std::fs::metadata(socket_path(&served.dir)).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
+}
+
+fn all() -> Order {
+    Order::default()
+}
+
+fn one(id: QueueId) -> Order {
+    Order { filter: Filter::ids([id]), why: Some("because".into()) }
+}
+
+#[tokio::test]
+async fn the_queue_is_shown_and_steered() {
+    let served = Served::start();
+    let client = Client::new(&served.dir);
+    assert_eq!(client.list(&Filter::default()).await.unwrap().messages, []);
+    let (first, second) =
+        (served.queued("ann@example.org", "bob@a.example").await, served.queued("", "eve@b.example").await);
+    let listed = client.list(&Filter::default()).await.unwrap();
+    let ids: Vec<String> = listed.messages.iter().map(|message| message.id.clone()).collect();
+    assert_eq!((ids, listed.total), (vec![first.to_string(), second.to_string()], 2));
+    let narrow = Filter { domain: Some("B.example".into()), ..Filter::default() };
+    let listed = client.list(&narrow).await.unwrap();
+    assert_eq!((listed.messages.len(), listed.total), (1, 2));
+    let shown = client.show(first).await.unwrap();
+    assert_eq!((shown.header.as_str(), shown.header_cut), ("Subject: caf\u{fffd}\r\n", false));
+    assert_eq!(shown.summary.recipients[0].address, "bob@a.example");
+
+    let held = client.act(Act::Hold, &one(first)).await.unwrap();
+    assert_eq!((held.done, held.missing.len()), (1, 0));
+    let shown = client.show(first).await.unwrap().summary;
+    assert_eq!((shown.standing, shown.hold.as_deref()), (Standing::Hold, Some("because")));
+    assert_eq!(client.act(Act::Release, &all()).await.unwrap().done, 1);
+    assert_eq!(client.show(first).await.unwrap().summary.hold, None);
+    assert_eq!(client.act(Act::Flush, &all()).await.unwrap().done, 2);
+
+    let status: Status = client.get("/status").await.unwrap();
+    assert_eq!((status.queue.messages, status.queue.destinations.len(), status.queue.refusing), (2, 1, None));
+
+    assert_eq!(client.act(Act::Delete, &one(first)).await.unwrap().done, 1);
+    let gone = client.act(Act::Delete, &one(first)).await.unwrap();
+    assert_eq!((gone.done, gone.missing), (0, vec![first.to_string()]));
+    let err = client.show(first).await.unwrap_err().to_string();
+    assert_eq!(err, format!("there is no message {first} in the queue"));
+    assert_eq!(client.list(&Filter::default()).await.unwrap().total, 1);
+}
+
+#[tokio::test]
+async fn wrong_orders_change_nothing() {
+    let served = Served::start();
+    served.queued("ann@example.org", "bob@a.example").await;
+    let many = format!("{{\"filter\":{{\"ids\":[{}\"x\"]}}}}", "\"0CR5WJ80A4K21\",".repeat(super::queue::MAX_IDS));
+    for (path, body, status) in [
+        ("/queue/delete", "", 400),
+        ("/queue/delete", "{}", 400),
+        ("/queue/delete", "{\"filter\": {\"id\": []}}", 400),
+        ("/queue/delete", "{\"filter\": {\"ids\": \"all\"}}", 400),
+        ("/queue/delete", "[[[[[[[[", 400),
+        ("/queue/delete", "\u{fffd}", 400),
+        ("/queue/delete", many.as_str(), 400),
+        ("/queue/explode", "{\"filter\": {}}", 404),
+        ("/queue", "{\"filter\": {}}", 404),
+        ("/queue/delete/now", "{\"filter\": {}}", 404),
+        ("/queue/list", "nonsense", 400),
+        ("/queue/delete", "{\"filter\": {\"ids\": [\"../../etc/passwd\", \"\"]}}", 200),
+    ] {
+        let request = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let told = served.exchange(request.as_bytes()).await;
+        assert!(told.starts_with(&format!("HTTP/1.1 {status} ")), "{told} to {path} {:?}", body.get(..40));
+    }
+    assert_eq!(served.queue.usage().messages, 1);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 mod check;
 mod log;
 mod plugin;
+mod queue;
 mod serve;
 mod status;
 
@@ -39,6 +40,9 @@ enum Command {
     Check,
     /// Show what the running server does
     Status(status::Arguments),
+    /// See and steer the queue of the running server
+    #[command(subcommand)]
+    Queue(queue::Command),
     /// Look at policies
     #[command(subcommand)]
     Plugin(plugin::Command),
@@ -137,6 +141,7 @@ impl Arguments {
             Command::Serve => serve::run(config.load()?),
             Command::Check => check::run(&config.load()?),
             Command::Status(arguments) => status::run(&config, &arguments),
+            Command::Queue(command) => queue::run(&config, command),
             Command::Plugin(command) => plugin::run(&config, command),
             Command::Version => Ok(writeln!(io::stdout(), "wasmta {}", env!("CARGO_PKG_VERSION"))?),
         }

@@ -59,8 +59,16 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
     // From here on nothing can fail.
     let (stop, stopped) = watch::channel(false);
     let delivery = Delivery::new(config.delivery.clone(), hostname.clone(), directory, routes);
-    let house = Arc::new(house(&loaded, hostname, started, &plugins));
-    tokio::spawn(control.serve(house, stopped.clone()));
+    let house = House {
+        hostname,
+        started,
+        listeners: facts(&loaded, &listeners),
+        queue: queue.clone(),
+        plugins: plugins.into_values().collect(),
+    };
+    // The operator can look on until the last delivery has ended.
+    let (leave, left) = watch::channel(false);
+    let control = tokio::spawn(control.serve(Arc::new(house), left));
     let mut work = JoinSet::new();
     work.spawn(delivery.run(queue.clone(), stopped.clone()));
     for listener in listeners {
@@ -77,6 +85,8 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
         tracing::warn!("some sessions or deliveries are cut off");
     }
     work.shutdown().await;
+    leave.send_replace(true);
+    let _ = control.await; // so that the socket is gone when the process is
     tracing::info!("ended");
     Ok(())
 }
@@ -133,19 +143,14 @@ fn directory(loaded: &Loaded, hostname: Domain) -> Result<Directory, Failure> {
         .map_err(|err| loaded.source.error_at(&["directory"], err).into())
 }
 
-fn house(
-    loaded: &Loaded,
-    hostname: Domain,
-    started: (jiff::Timestamp, Instant),
-    plugins: &BTreeMap<String, Arc<Plugin>>,
-) -> House {
-    let facts = |listener: &crate::listener::Config| ListenerFacts {
-        name: listener.name.clone(),
-        address: listener.address.to_string(),
-        chain: listener.chain.clone(),
+/// What the control socket tells of listeners: their ports as they are, where the config says 0.
+fn facts(loaded: &Loaded, listeners: &[Listener]) -> Vec<ListenerFacts> {
+    let fact = |(config, listener): (&crate::listener::Config, &Listener)| ListenerFacts {
+        name: config.name.clone(),
+        address: listener.address().unwrap_or(config.address).to_string(),
+        chain: config.chain.clone(),
     };
-    let listeners = loaded.config.listeners.iter().map(facts).collect();
-    House { hostname, started, listeners, plugins: plugins.values().cloned().collect() }
+    loaded.config.listeners.iter().zip(listeners).map(fact).collect()
 }
 
 /// What the system tells a process.

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write as _};
 
+use super::queue::{printable, short};
 use super::{Failure, Place, print_json, wait_for};
 use crate::admin::Status;
 use crate::units::Duration;
@@ -25,6 +26,23 @@ pub(super) fn run(config: &Place, arguments: &Arguments) -> Result<(), Failure> 
     for listener in &status.listeners {
         let chain = if listener.chain.is_empty() { "no policy".into() } else { listener.chain.join(", ") };
         writeln!(out, "listener {} at {}: {chain}", listener.name, listener.address)?;
+    }
+    let queue = &status.queue;
+    let (mail, disk) = (short(queue.octets), short(queue.disk));
+    writeln!(out, "queue: {} messages, {mail}, {disk} on the disk", queue.messages)?;
+    if let Some(why) = &queue.refusing {
+        writeln!(out, "    no mail is taken: {}", printable(why))?;
+    }
+    for site in &queue.destinations {
+        write!(
+            out,
+            "    {}: {} ready, {} waiting, {} at work",
+            site.destination, site.ready, site.waiting, site.workers
+        )?;
+        match &site.unreachable {
+            Some(why) => writeln!(out, "; left alone: {}", printable(why))?,
+            None => writeln!(out)?,
+        }
     }
     for (name, plugin) in &status.plugins {
         writeln!(out, "policy {name}: {} calls, {} failed", plugin.calls, plugin.failures)?;
