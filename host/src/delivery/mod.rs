@@ -66,16 +66,16 @@ impl Delivery {
                 job = worker.next(self.config.keep_idle.as_std()) => job,
                 _ = stop.wait_for(|stop| *stop) => None,
             };
-            let Some(job) = job else { break };
+            let Some(mut job) = job else { break };
             let (outcomes, contact) = match &transport {
                 Transport::Local => (self.deliver_here(&job).await, Contact::Reached),
                 Transport::Remote(hop) => self.deliver_there(&job, hop, &mut connection).await,
                 Transport::Nowhere => (self.refuse(&job), Contact::Reached),
             };
+            job.settle(&outcomes, contact).await; // first of all: a crash before it means a second delivery
             for (index, outcome) in &outcomes {
                 log(&job, *index, outcome);
             }
-            job.settle(outcomes, contact).await;
         }
         drop(worker); // its place is free while we say goodbye
         if let Some(connection) = connection {
@@ -209,6 +209,11 @@ fn log(job: &Job, index: usize, outcome: &Outcome) {
         Outcome::Failed(response) => ("bounced", response),
     };
     let relay = response.remote.as_deref().unwrap_or(job.destination().as_str());
-    let delay = format!("{:.2}s", job.age().as_secs_f64());
-    tracing::info!(queue_id = %job.id(), to, relay, delay, status, "{}", response.reply);
+    let delay = format!("{:.2}", job.age().as_secs_f64());
+    let dsn =
+        response.reply.enhanced().map_or_else(|| format!("{}.0.0", response.reply.code() / 100), |it| it.to_string());
+    tracing::info!(queue_id = %job.id(), to, relay, delay, dsn, status, "{}", response.reply);
 }
+
+#[cfg(test)]
+mod tests;

@@ -308,11 +308,11 @@ impl Queue {
     pub fn bounce(&self, filter: &Filter, why: &str) -> usize {
         let inner = &*self.0;
         let now = inner.clock.now();
-        let outcome = || Outcome::Failed(Response::own(Reply::permanent(550, (7, 0), why)));
+        let outcome = Outcome::Failed(Response::own(Reply::permanent(550, (7, 0), why)));
         let given_up = self.change(filter, |stored, busy| {
             stored.state.hold = None;
             for index in (0..stored.state.recipients.len()).filter(|index| !busy.contains(index)) {
-                inner.rules.apply(stored, index, outcome(), now, now);
+                inner.rules.apply(stored, index, &outcome, now, now);
             }
             true
         });

@@ -18,7 +18,7 @@ mod settle;
 mod spool;
 mod store;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod time;

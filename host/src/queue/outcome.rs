@@ -85,22 +85,22 @@ impl Rules {
     }
 
     /// Notes what became of a recipient. `due`: when it is tried next, should it have to be.
-    pub fn apply(&self, stored: &mut Stored, index: usize, outcome: Outcome, now: UnixTime, due: UnixTime) {
+    pub fn apply(&self, stored: &mut Stored, index: usize, outcome: &Outcome, now: UnixTime, due: UnixTime) {
         let notify = notify(stored, index);
         let expired = now >= self.expires(stored);
         let Some(recipient) = stored.state.recipients.get_mut(index) else { return };
         let RecipientState::Pending { attempts, .. } = *recipient else { return };
         *recipient = match outcome {
-            Outcome::Delivered(response, relayed) if notify.success && relayed != Relayed::ToDsnHost => {
-                RecipientState::Delivered { at: now, response: response.into(), relayed }
+            Outcome::Delivered(response, relayed) if notify.success && *relayed != Relayed::ToDsnHost => {
+                RecipientState::Delivered { at: now, response: response.clone().into(), relayed: *relayed }
             }
             Outcome::Delivered(..) => RecipientState::Done,
             Outcome::Deferred(response) if !expired => {
                 let attempts = attempts.saturating_add(1);
-                RecipientState::Pending { attempts, due, response: Some(response.into()) }
+                RecipientState::Pending { attempts, due, response: Some(response.clone().into()) }
             }
             Outcome::Deferred(response) | Outcome::Failed(response) if notify.failure => {
-                RecipientState::Failed { at: now, response: response.into() }
+                RecipientState::Failed { at: now, response: response.clone().into() }
             }
             Outcome::Deferred(_) | Outcome::Failed(_) => RecipientState::Done,
         };
@@ -264,7 +264,7 @@ mod tests {
             if let Some(wanted) = wanted {
                 wants(&mut stored, wanted);
             }
-            rules().apply(&mut stored, 0, Outcome::Delivered(said(250), relayed), at(1), at(9));
+            rules().apply(&mut stored, 0, &Outcome::Delivered(said(250), relayed), at(1), at(9));
             assert_eq!(stored.state.is_done(), !reported, "{wanted:?} {relayed:?}");
             assert_eq!(rules().report(&stored, false, at(1)).is_some(), reported);
         }
@@ -282,7 +282,7 @@ mod tests {
             if let Some(wanted) = wanted {
                 wants(&mut stored, wanted);
             }
-            rules().apply(&mut stored, 0, Outcome::Failed(said(550)), at(1), at(9));
+            rules().apply(&mut stored, 0, &Outcome::Failed(said(550)), at(1), at(9));
             rules().drop_untellable(&mut stored);
             let report = rules().report(&stored, false, at(1));
             assert_eq!(report.is_some(), reported, "{from:?} {wanted:?}");
@@ -297,12 +297,12 @@ mod tests {
     #[test]
     fn failures_of_one_message_are_gathered_but_not_for_ever() {
         let mut stored = stored("from@example.test", 3);
-        rules().apply(&mut stored, 0, Outcome::Failed(said(550)), at(10), at(0));
+        rules().apply(&mut stored, 0, &Outcome::Failed(said(550)), at(10), at(0));
         assert_eq!(rules().report(&stored, false, at(11)), None, "two others are yet to be tried");
-        rules().apply(&mut stored, 1, Outcome::Failed(said(551)), at(12), at(0));
+        rules().apply(&mut stored, 1, &Outcome::Failed(said(551)), at(12), at(0));
         assert_eq!(rules().deadline(&stored, at(12)), at(610));
         assert_eq!(rules().report(&stored, false, at(610)).map(|report| report.recipients), Some(vec![0, 1]));
-        rules().apply(&mut stored, 2, Outcome::Deferred(said(451)), at(20), at(320));
+        rules().apply(&mut stored, 2, &Outcome::Deferred(said(451)), at(20), at(320));
         assert_eq!(rules().report(&stored, true, at(20)), None, "a delivery is going on");
         let report = rules().report(&stored, false, at(20)).expect("all have been tried");
         assert_eq!(report.recipients, [0, 1]);
@@ -318,7 +318,7 @@ mod tests {
         let never = Notify { success: false, failure: true, delay: false };
         wants(&mut stored, never);
         for index in 0..2 {
-            rules().apply(&mut stored, index, Outcome::Deferred(said(451)), at(1), at(300));
+            rules().apply(&mut stored, index, &Outcome::Deferred(said(451)), at(1), at(300));
         }
         assert_eq!(rules().report(&stored, false, at(4 * HOUR - 1)), None);
         assert_eq!(rules().deadline(&stored, at(1)), at(4 * HOUR));
@@ -333,8 +333,8 @@ mod tests {
     fn mail_expires_after_five_days() {
         let five_days = at(5 * 24 * HOUR);
         let mut tried = stored("from@example.test", 3);
-        rules().apply(&mut tried, 0, Outcome::Deferred(said(451)), at(1), at(300));
-        rules().apply(&mut tried, 1, Outcome::Deferred(said(452)), five_days, at(0));
+        rules().apply(&mut tried, 0, &Outcome::Deferred(said(451)), at(1), at(300));
+        rules().apply(&mut tried, 1, &Outcome::Deferred(said(452)), five_days, at(0));
         assert_eq!(tried.state.recipients[1], RecipientState::Failed { at: five_days, response: said(452).into() });
         let reason = Reply::transient(451, (4, 1), "never reached");
         assert!(rules().expire(&mut tried.clone(), &[], at(5 * 24 * HOUR - 1), &reason).is_empty());

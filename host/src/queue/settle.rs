@@ -23,7 +23,7 @@ impl Queue {
         id: QueueId,
         site: Site,
         recipients: &[usize],
-        outcomes: Vec<(usize, Outcome)>,
+        outcomes: &[(usize, Outcome)],
         contact: Contact,
     ) {
         if let Some(report) = self.note(id, site, recipients, outcomes, contact) {
@@ -37,7 +37,7 @@ impl Queue {
         id: QueueId,
         site: Site,
         recipients: &[usize],
-        outcomes: Vec<(usize, Outcome)>,
+        outcomes: &[(usize, Outcome)],
         contact: Contact,
     ) -> Option<Report> {
         let inner = &*self.0;
@@ -63,14 +63,14 @@ impl Queue {
             attempts => now.after(schedule.backoff(attempts.unwrap_or(1), fastrand::f64())),
         };
         let bounced = active.stored.envelope.reverse_path == ReversePath::Null;
-        for (index, outcome) in outcomes.into_iter().filter(|(index, _)| recipients.contains(index)) {
+        for (index, outcome) in outcomes.iter().filter(|(index, _)| recipients.contains(index)) {
             let given_up = matches!(outcome, Outcome::Failed(_))
                 || matches!(outcome, Outcome::Deferred(_)) && now >= inner.rules.expires(&active.stored);
             if given_up && bounced {
-                let to = active.stored.envelope.recipients.get(index).map(|r| r.forward_path.to_string());
+                let to = active.stored.envelope.recipients.get(*index).map(|r| r.forward_path.to_string());
                 tracing::warn!(queue_id = %id, to, "double bounce: nobody can be told, the notification is dropped");
             }
-            inner.rules.apply(&mut active.stored, index, outcome, now, due);
+            inner.rules.apply(&mut active.stored, *index, outcome, now, due);
         }
         inner.rules.drop_untellable(&mut active.stored);
         let report = inner.rules.report(&active.stored, !active.busy.is_empty() || active.pinned, now);

@@ -92,9 +92,10 @@ fn said(code: u16) -> Response {
 }
 
 /// Settles all of a job alike.
-async fn settle(job: Job, code: u16) {
-    let outcomes = job.recipients().map(|(index, _)| (index, Outcome::of(said(code), Relayed::ToOtherHost))).collect();
-    job.settle(outcomes, Contact::Reached).await;
+async fn settle(mut job: Job, code: u16) {
+    let outcomes: Vec<_> =
+        job.recipients().map(|(index, _)| (index, Outcome::of(said(code), Relayed::ToOtherHost))).collect();
+    job.settle(&outcomes, Contact::Reached).await;
 }
 
 fn body(job: &Job) -> String {
@@ -247,10 +248,10 @@ async fn mail_for_a_dead_destination_expires_untried() {
         commit(&queue, "", &["x@dead.example"]).await;
     }
     for _ in 0..3 {
-        let delivery = job(&queue).await;
+        let mut delivery = job(&queue).await;
         let reply = Reply::transient(451, (4, 1), "connection refused");
         let outcome = Outcome::Deferred(Response::own(reply.clone()));
-        delivery.settle(vec![(0, outcome)], Contact::Unreachable(reply)).await;
+        delivery.settle(&[(0, outcome)], Contact::Unreachable(reply)).await;
     }
     commit(&queue, "from@sender.example", &["y@dead.example"]).await;
     let listed = queue.list(&Filter { recipient: Some("Y@DEAD".into()), ..Filter::default() });

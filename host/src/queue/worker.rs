@@ -242,8 +242,11 @@ impl Job {
 
     /// Says what became of it, one outcome for each recipient; one that is missing is tried again. What follows is done here: it is
     /// noted, tried again, bounced or removed. Call this at once when the last reply is read: until it is noted, a crash means a
-    /// second delivery.
-    pub async fn settle(mut self, outcomes: Vec<(usize, Outcome)>, contact: Contact) {
+    /// second delivery. Only the first call counts.
+    pub async fn settle(&mut self, outcomes: &[(usize, Outcome)], contact: Contact) {
+        if self.settled {
+            return;
+        }
         self.settled = true;
         self.queue.settle(self.id, self.site, &self.recipients, outcomes, contact).await;
     }
@@ -253,7 +256,7 @@ impl Drop for Job {
     /// The worker was cancelled or panicked: what became of the message is not known, so it is tried again.
     fn drop(&mut self) {
         if !self.settled {
-            let told = self.queue.note(self.id, self.site, &self.recipients, Vec::new(), Contact::Unknown);
+            let told = self.queue.note(self.id, self.site, &self.recipients, &[], Contact::Unknown);
             if told.is_some() {
                 // There may be no runtime any more to tell it now.
                 self.queue.tell_later(self.id);
