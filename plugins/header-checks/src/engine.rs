@@ -1,0 +1,167 @@
+//! Many patterns over one text: which of them match, found in one pass; and what the groups of one of them matched.
+//!
+//! One lazily built automaton over all patterns tells which may match. `warm` runs it over usual text when the plugin is
+//! configured, so that its states are in the snapshot from which every call begins. Only a pattern that an automaton cannot
+//! express, and that may match, is then run by the backtracking engine, with a limit on its steps.
+
+use std::cell::RefCell;
+
+use fancy_regex::{BytesMode, RegexBuilder};
+use regex_automata::hybrid::dfa::{Cache, DFA};
+use regex_automata::nfa::thompson::{self, WhichCaptures, pikevm::PikeVM};
+use regex_automata::util::syntax;
+use regex_automata::{Input, MatchKind, PatternSet};
+
+use crate::syntax::Translated;
+
+/// Octets of the automaton's states. When it is full it begins anew, which costs time and nothing else.
+const CACHE: usize = 4 * 1024 * 1024;
+/// Octets of one pattern as it is compiled.
+const PATTERN: usize = 4 * 1024 * 1024;
+/// Octets of all patterns of one list of tables together.
+const PATTERNS: usize = 32 * 1024 * 1024;
+/// Steps of the backtracking engine for one pattern and one text.
+const STEPS: usize = 1_000_000;
+/// How often one pattern may run into that limit in one message before it is left out for the rest of it.
+const EXHAUSTED: u32 = 5;
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exhausted {
+    /// Which pattern.
+    pub pattern: usize,
+}
+
+/// Patterns, compiled.
+pub struct Patterns {
+    automaton: DFA,
+    cache: RefCell<Cache>,
+    engines: Vec<Engines>,
+}
+
+/// What one pattern needs beyond the automaton.
+#[derive(Default)]
+struct Engines {
+    /// Decides, if the automaton only guesses.
+    backtracking: Option<fancy_regex::Regex>,
+    /// Finds the groups, if somebody asks for them.
+    groups: Option<PikeVM>,
+}
+
+/// How often each pattern ran into the limit while one message is judged.
+#[derive(Default)]
+pub struct Budget(Vec<u32>);
+
+fn plain_syntax() -> syntax::Config {
+    syntax::Config::new().unicode(false).utf8(false)
+}
+
+fn thompson() -> thompson::Config {
+    thompson::Config::new().utf8(false)
+}
+
+/// Compiles one pattern; `groups` if what they matched will be asked for.
+fn compile(pattern: &Translated, groups: bool) -> Result<Engines, String> {
+    let reason = |err: &dyn std::fmt::Display| format!("the pattern cannot be compiled: {err}");
+    let backtracking = pattern.backtracking.as_ref().map(|text| {
+        let mut builder = RegexBuilder::new(text);
+        builder.bytes_mode(BytesMode::Ascii).unicode_mode(false).backtrack_limit(STEPS).delegate_size_limit(PATTERN);
+        builder.build().map_err(|err| reason(&err))
+    });
+    let pike = (groups && pattern.backtracking.is_none()).then(|| {
+        let thompson = thompson().nfa_size_limit(Some(PATTERN));
+        PikeVM::builder()
+            .syntax(plain_syntax())
+            .thompson(thompson)
+            .build(&pattern.plain_groups)
+            .map_err(|err| reason(&err))
+    });
+    if pike.is_none() {
+        // For the error alone, which names this pattern; all together they are compiled once more.
+        let config = thompson().nfa_size_limit(Some(PATTERN)).which_captures(WhichCaptures::None);
+        thompson::Compiler::new()
+            .syntax(plain_syntax())
+            .configure(config)
+            .build(&pattern.plain)
+            .map_err(|err| reason(&err))?;
+    }
+    Ok(Engines { backtracking: backtracking.transpose()?, groups: pike.transpose()? })
+}
+
+impl Patterns {
+    /// Compiles them all. The error names the one that cannot be, if it is one.
+    pub fn new(patterns: &[(&Translated, bool)]) -> Result<Self, (Option<usize>, String)> {
+        let mut engines = Vec::new();
+        for (index, (pattern, groups)) in patterns.iter().enumerate() {
+            engines.push(compile(pattern, *groups).map_err(|err| (Some(index), err))?);
+        }
+        let texts: Vec<&str> = patterns.iter().map(|(pattern, _)| pattern.plain.as_str()).collect();
+        let automaton = DFA::builder()
+            .configure(DFA::config().match_kind(MatchKind::All).cache_capacity(CACHE).skip_cache_capacity_check(true))
+            .syntax(plain_syntax())
+            .thompson(thompson().nfa_size_limit(Some(PATTERNS)))
+            .build_many(&texts)
+            .map_err(|err| (None, format!("the patterns are too many or too large: {err}")))?;
+        let cache = RefCell::new(automaton.create_cache());
+        Ok(Self { automaton, cache, engines })
+    }
+
+    /// Builds the states that this text leads to.
+    pub fn warm(&self, text: &[u8]) {
+        self.candidates(text);
+    }
+
+    /// Which patterns may match.
+    pub fn candidates(&self, text: &[u8]) -> PatternSet {
+        let mut set = PatternSet::new(self.engines.len());
+        let cache = &mut *self.cache.borrow_mut();
+        self.automaton.try_which_overlapping_matches(cache, &Input::new(text), &mut set).expect(
+            "without a limit on clearing the cache, and without Unicode word boundaries, the search cannot fail",
+        );
+        set
+    }
+
+    /// Whether one of the candidates does match.
+    pub fn confirm(&self, index: usize, text: &[u8], budget: &mut Budget) -> Result<bool, Exhausted> {
+        match self.engines.get(index).and_then(|engines| engines.backtracking.as_ref()) {
+            None => Ok(true),
+            Some(regex) => budget.run(index, || regex.is_match(text).ok()),
+        }
+    }
+
+    /// What the groups of a pattern that matches did match, the whole match first.
+    pub fn groups<'t>(
+        &self,
+        index: usize,
+        text: &'t [u8],
+        budget: &mut Budget,
+    ) -> Result<Vec<Option<&'t [u8]>>, Exhausted> {
+        let Some(engines) = self.engines.get(index) else { return Ok(Vec::new()) };
+        if let Some(regex) = &engines.backtracking {
+            let captures = budget.run(index, || regex.captures(text).ok())?;
+            let Some(captures) = captures else { return Ok(Vec::new()) };
+            let group = |index| captures.get(index).and_then(|group| text.get(group.start()..group.end()));
+            return Ok((0..captures.len()).map(group).collect());
+        }
+        let Some(pike) = &engines.groups else { return Ok(Vec::new()) };
+        let mut captures = pike.create_captures();
+        pike.captures(&mut pike.create_cache(), text, &mut captures);
+        Ok(captures.iter().map(|group| group.and_then(|group| text.get(group.range()))).collect())
+    }
+}
+
+impl Budget {
+    fn run<T>(&mut self, pattern: usize, search: impl FnOnce() -> Option<T>) -> Result<T, Exhausted> {
+        if self.0.len() <= pattern {
+            self.0.resize(pattern + 1, 0);
+        }
+        let Some(spent) = self.0.get_mut(pattern) else { return Err(Exhausted { pattern }) };
+        if *spent >= EXHAUSTED {
+            return Err(Exhausted { pattern });
+        }
+        search().ok_or_else(|| {
+            *spent += 1;
+            Exhausted { pattern }
+        })
+    }
+}
