@@ -50,11 +50,16 @@ pub struct Control {
 }
 
 impl Control {
-    /// Binds the socket. One that a killed server left is replaced: only one server holds the data directory, so it is nobody's.
+    /// Binds the socket. One that a killed server left is replaced; one that is answered is another server's.
     pub fn bind(data_dir: &Path) -> io::Result<Self> {
         let path = socket_path(data_dir);
         match std::fs::symlink_metadata(&path) {
-            Ok(found) if found.file_type().is_socket() => std::fs::remove_file(&path)?,
+            Ok(found) if found.file_type().is_socket() => {
+                if std::os::unix::net::UnixStream::connect(&path).is_ok() {
+                    return Err(io::Error::new(io::ErrorKind::AddrInUse, "another server has this data directory"));
+                }
+                std::fs::remove_file(&path)?;
+            }
             Ok(_) => {
                 return Err(io::Error::new(io::ErrorKind::AlreadyExists, "something that is no socket has its name"));
             }

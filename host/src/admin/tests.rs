@@ -213,6 +213,7 @@ async fn more_clients_than_it_serves_at_once_wait() {
 #[tokio::test]
 async fn a_socket_that_a_dead_server_left_is_replaced_and_ours_is_removed() {
     let mut served = Served::start();
+    assert_eq!(Control::bind(&served.dir).err().map(|err| err.kind()), Some(io::ErrorKind::AddrInUse));
     served.serving.take().unwrap().abort();
     let path = socket_path(&served.dir);
     while path.exists() {

@@ -1,6 +1,7 @@
 //! `wasmta serve`: puts the house together, serves until it is told to end, and ends in good order.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -120,11 +121,25 @@ fn bind(
             no_relay: no_relay.clone(),
         };
         Listener::bind(parts).map_err(|err| {
-            let message = format_args!("{} cannot be listened on: {err}", listener.address);
+            let message = format!("{} {}", listener.address, cannot_bind(&err));
             loaded.source.error_at(&["listener", &index.to_string(), "address"], message).into()
         })
     };
     config.listeners.iter().enumerate().map(bind).collect()
+}
+
+/// Why, and what to do.
+fn cannot_bind(err: &io::Error) -> String {
+    match err.kind() {
+        io::ErrorKind::AddrInUse => "is in use; stop the program that listens there, or choose another port".into(),
+        io::ErrorKind::AddrNotAvailable => {
+            "is no address of this machine; write one that is, or \"[::]:PORT\" for all".into()
+        }
+        io::ErrorKind::PermissionDenied => {
+            "is not allowed to this user; ports below 1024 need root or CAP_NET_BIND_SERVICE".into()
+        }
+        _ => format!("cannot be listened on: {err}"),
+    }
 }
 
 /// Makes the data directory, for the MTA's user alone.
