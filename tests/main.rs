@@ -7,5 +7,6 @@
 
 mod arrows;
 mod config;
+mod dependencies;
 mod dialogue;
 mod support;
