@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::sync::Arc;
 
 use super::{Failure, code, wait_for};
@@ -18,6 +19,30 @@ pub(super) fn run(loaded: &Loaded) -> Result<(), Failure> {
     let file = loaded.source.file().display();
     let (listeners, policies) = (loaded.config.listeners.len(), plugins.len());
     Ok(writeln!(io::stdout(), "{file}: fine; listeners: {listeners}, policies: {policies}")?)
+}
+
+/// Compiles what is not compiled yet.
+pub(super) fn prepare(loaded: &Loaded) -> Result<(), Failure> {
+    wait_for(load_plugins(loaded, &loaded.config.runtime))??;
+    Ok(())
+}
+
+/// Has another process compile what is not compiled yet: what the compiler takes of memory goes with it. Whatever goes wrong there goes
+/// wrong here as well, and is told then.
+pub(super) fn prepare_apart(loaded: &Loaded) {
+    let config = &loaded.config;
+    let ready = |sandbox: Sandbox| config.plugins.values().all(|plugin| sandbox.is_ready(plugin));
+    if Sandbox::new(&config.runtime).is_ok_and(ready) {
+        return;
+    }
+    tracing::info!("compiling policies");
+    let Ok(program) = std::env::current_exe() else { return };
+    let mut compiler = std::process::Command::new(program);
+    compiler.arg("prepare").arg("-c").arg(loaded.source.file());
+    compiler.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    if let Err(err) = compiler.status() {
+        tracing::debug!("no process of its own for the compiler: {err}");
+    }
 }
 
 /// Every policy of the config, in a sandbox made for them.

@@ -46,6 +46,9 @@ enum Command {
     /// Look at policies
     #[command(subcommand)]
     Plugin(plugin::Command),
+    /// Compile the policies of the config into the cache; `serve` runs it for what is not compiled yet
+    #[command(hide = true)]
+    Prepare,
     /// Print the version
     Version,
 }
@@ -139,6 +142,7 @@ impl Arguments {
         let config = Place(self.config);
         match self.command {
             Command::Serve => serve::run(config.load()?),
+            Command::Prepare => check::prepare(&config.load()?),
             Command::Check => check::run(&config.load()?),
             Command::Status(arguments) => status::run(&config, &arguments),
             Command::Queue(command) => queue::run(&config, command),

@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::check::load_plugins;
+use super::check::{load_plugins, prepare_apart};
 use super::{Failure, code, log};
 use crate::admin::{Control, House, ListenerFacts};
 use crate::config::Loaded;
@@ -47,6 +47,7 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
         loaded.source.error_at(&["server", "hostname"], "the machine's own name is no domain; write one")
     })?;
     make_data_dir(&loaded)?;
+    prepare_apart(&loaded);
     let plugins = load_plugins(&loaded, &config.runtime).await?;
     let directory = Arc::new(directory(&loaded, hostname.clone())?);
     let routes = Routes::new(Arc::clone(&directory), &config.delivery);

@@ -30,12 +30,15 @@ enum Habit {
     Unfriendly,
 }
 
+/// A message that a server took: its recipients and its content.
+type Taken = (Vec<String>, String);
+
 /// A server that notes what it took.
 #[derive(Clone)]
 struct Server {
     address: SocketAddr,
     /// Recipients and content of each message.
-    taken: Arc<Mutex<Vec<(Vec<String>, String)>>>,
+    taken: Arc<Mutex<Vec<Taken>>>,
     connections: Arc<AtomicUsize>,
 }
 

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-use super::load::Manifest;
+use super::load::Card;
 
 /// Where compiled policies are kept.
 #[derive(Debug, Clone)]
@@ -77,14 +77,14 @@ impl Cache {
     }
 
     /// The name card that was kept under the key.
-    pub fn manifest(&self, key: &Key) -> Option<Manifest> {
+    pub fn card(&self, key: &Key) -> Option<Card> {
         let text = fs::read(self.dir.join(format!("{}.json", key.0))).ok()?;
         serde_json::from_slice(&text).ok()
     }
 
     /// Keeps a name card. One that cannot be kept costs a compilation at the next start and nothing else.
-    pub fn put_manifest(&self, key: &Key, manifest: &Manifest) {
-        let written = serde_json::to_vec(manifest)
+    pub fn put_card(&self, key: &Key, card: &Card) {
+        let written = serde_json::to_vec(card)
             .map_err(io::Error::other)
             .and_then(|text| self.write(&format!("{}.json", key.0), &text));
         if let Err(err) = written {

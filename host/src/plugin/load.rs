@@ -99,6 +99,13 @@ pub struct Manifest {
     pub symbols: Vec<(String, f64, String)>,
 }
 
+/// What is known of a policy besides its code.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Card {
+    pub manifest: Manifest,
+    pub snapshot: bool,
+}
+
 /// The hooks that a component exports.
 pub(super) struct Hooks {
     pub connect: Option<exports::on_connect::GuestIndices>,
@@ -352,6 +359,27 @@ pub(super) async fn inspect(engines: &Engines, config: &Config) -> Result<Inspec
     Ok(Inspection { manifest, hooks, imports })
 }
 
+/// Under what a policy with its settings lies in the cache.
+struct Keys {
+    compiled: Key,
+    card: Key,
+}
+
+impl Keys {
+    fn new(engines: &Engines, config: &Config, bytes: &[u8], settings: &str) -> Self {
+        let limits = format!("{:?}", (config.memory, &config.grants));
+        let key = |kind: &[u8]| Key::new(&engines.run, &[bytes, settings.as_bytes(), limits.as_bytes(), kind]);
+        Self { compiled: key(b"compiled"), card: key(b"card") }
+    }
+}
+
+/// Whether `load` would find everything in the cache.
+pub(super) fn is_ready(engines: &Engines, cache: &Cache, config: &Config) -> bool {
+    let Ok(bytes) = read(&config.source) else { return false };
+    let Keys { compiled, card } = Keys::new(engines, config, &bytes, &config.settings.to_string());
+    cache.get(&engines.run, &compiled).is_some() && cache.card(&card).is_some()
+}
+
 /// Loads a policy with its settings; from the cache if it was loaded so before.
 pub(super) async fn load(
     engines: &Engines,
@@ -361,13 +389,11 @@ pub(super) async fn load(
 ) -> Result<Loaded, LoadError> {
     let bytes = read(&config.source)?;
     let settings = config.settings.to_string();
-    let limits = format!("{:?}", (config.memory, &config.grants));
-    let key = Key::new(&engines.run, &[&bytes, settings.as_bytes(), limits.as_bytes()]);
-    let card = Key::new(&engines.run, &[&bytes, settings.as_bytes(), limits.as_bytes(), b"manifest"]);
-    if let Some((component, manifest)) = cache.get(&engines.run, &key).zip(cache.manifest(&card)) {
+    let Keys { compiled: key, card: card_key } = Keys::new(engines, config, &bytes, &settings);
+    if let Some((component, card)) = cache.get(&engines.run, &key).zip(cache.card(&card_key)) {
         let pre = link(engines, true, &component)?;
         let hooks = find_hooks(&pre)?;
-        return Ok(Loaded { pre, hooks, manifest, snapshot: true });
+        return Ok(Loaded { pre, hooks, manifest: card.manifest, snapshot: card.snapshot });
     }
     let plain = compile(engines, config, &bytes)?;
     check_type(&plain, engines, &config.grants)?;
@@ -386,12 +412,12 @@ pub(super) async fn load(
         path: config.source.clone(),
         why: "its compiled form cannot be read back from the cache".into(),
     })?;
-    if snapshot.is_some() {
-        cache.put_manifest(&card, &manifest);
-    }
+    let card = Card { manifest, snapshot: snapshot.is_some() };
+    cache.put_card(&card_key, &card);
+    let Card { manifest, snapshot } = card;
     let pre = link(engines, true, &component)?;
     let hooks = find_hooks(&pre)?;
-    Ok(Loaded { pre, hooks, manifest, snapshot: snapshot.is_some() })
+    Ok(Loaded { pre, hooks, manifest, snapshot })
 }
 
 /// Describes and configures the component, and takes its snapshot. Without one (the snapshotter cannot take every component)

@@ -76,6 +76,11 @@ impl Sandbox {
         Ok(Arc::new(Plugin::new(identity, config.clone(), loaded, Arc::clone(&self.engines))))
     }
 
+    /// Whether `load` would find it compiled in the cache. Compiling takes seconds and more memory than serving mail ever does.
+    pub fn is_ready(&self, config: &Config) -> bool {
+        load::is_ready(&self.engines, &self.cache, config)
+    }
+
     /// What a file says of itself.
     pub async fn inspect(&self, config: &Config) -> Result<Inspection, LoadError> {
         load::inspect(&self.engines, config).await

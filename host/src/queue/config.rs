@@ -13,7 +13,7 @@ pub struct Config {
     /// The directory of the queue; made if it is not there. On a disk of its own, mail survives a full `/var`. Default
     /// `{data-dir}/queue`.
     pub path: PathBuf,
-    /// Octets of a spool file. Room is set aside for a whole one. Default 64 MiB: a new one every few seconds at full speed.
+    /// Octets of a spool file. Room is set aside for a whole one. Default 16 MiB: a start reads a whole one at a time.
     pub segment_size: ByteSize,
     /// Messages longer than this keep their body in a file of its own. Default 1 MiB.
     pub inline_size: ByteSize,
@@ -53,7 +53,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             path: "{data-dir}/queue".into(),
-            segment_size: ByteSize::from_mib(64),
+            segment_size: ByteSize::from_mib(16),
             inline_size: ByteSize::from_mib(1),
             min_free: ByteSize::from_mib(64),
             hot_size: ByteSize::from_mib(16),
