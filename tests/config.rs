@@ -1,5 +1,6 @@
 //! A wrong config is one clear line with file, place and what to do, exit code 78, and nothing is half started.
 
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 
 use crate::support::{Setup, wasmta};
@@ -82,4 +83,11 @@ fn a_policy_that_wants_more_than_it_is_granted_is_refused() {
     let setup = Setup::new().plugin("kv", "guest-ungranted", "");
     let said = refused(&setup);
     assert!(said.contains("grants") && said.contains("kv"), "{said}");
+}
+#[test]
+fn a_port_in_use_is_told() {
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let setup = Setup::new().port(taken.local_addr().unwrap().port());
+    let said = refused(&setup);
+    assert!(said.contains(&place(&setup, "address =")) && said.contains("in use"), "{said}");
 }

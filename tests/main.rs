@@ -7,5 +7,13 @@
 
 mod arrows;
 mod config;
+mod crash;
+mod delivery;
 mod dialogue;
+mod disk_full;
+mod limits;
+mod plugins;
+mod refusals;
+mod relay;
+mod smuggling;
 mod support;
