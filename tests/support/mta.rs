@@ -67,7 +67,7 @@ impl Setup {
 
     /// Everything that is not local goes to this port of 127.0.0.1.
     pub fn next_hop(mut self, port: u16) -> Self {
-        writeln!(self.rest, "[delivery]\nnext-hop = \"127.0.0.1:{port}\"").unwrap();
+        writeln!(self.rest, "[delivery]\nrelay-host = \"[127.0.0.1]:{port}\"").unwrap();
         self
     }
 
