@@ -63,8 +63,8 @@ fn more_than_the_limit_is_refused() {
     let reply = peer.deliver("a@example.org", &["ann@example.test"], &"x\r\n".repeat(50_000));
     assert!(reply.starts_with("552 5.3.4"), "{reply}");
     peer.say("MAIL FROM:<a@example.org>", "250");
-    for _ in 0..100 {
-        peer.say("RCPT TO:<ann@example.test>", "250");
+    for number in 0..100 {
+        peer.say(&format!("RCPT TO:<ann+{number}@example.test>"), "250");
     }
     peer.say("RCPT TO:<bob@example.test>", "452 4.5.3");
 }

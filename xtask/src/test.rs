@@ -131,7 +131,7 @@ fn dependencies(tally: &mut Tally) {
     let deny = |manifest: &str, what: &[&str]| {
         let mut command = cargo();
         run(command
-            .args(["deny", "--manifest-path", manifest, "--workspace", "check", "--config", "deny.toml"])
+            .args(["deny", "--manifest-path", manifest, "--workspace", "--config", "deny.toml", "check"])
             .args(what))
     };
     for manifest in ["Cargo.toml", "plugins/Cargo.toml"] {
