@@ -7,6 +7,14 @@
 
 mod arrows;
 mod config;
+mod crash;
+mod delivery;
 mod dependencies;
 mod dialogue;
+mod disk_full;
+mod limits;
+mod plugins;
+mod refusals;
+mod relay;
+mod smuggling;
 mod support;

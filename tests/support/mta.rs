@@ -65,6 +65,12 @@ impl Setup {
         self
     }
 
+    /// Everything that is not local goes to this port of 127.0.0.1.
+    pub fn next_hop(mut self, port: u16) -> Self {
+        writeln!(self.rest, "[delivery]\nrelay-host = \"[127.0.0.1]:{port}\"").unwrap();
+        self
+    }
+
     /// A policy, last in the chain: its name, the component of `cargo xtask guests`, lines for its table.
     pub fn plugin(mut self, name: &str, component: &str, lines: &str) -> Self {
         let source = component_file(component);
@@ -157,14 +163,17 @@ impl Mta {
         wasmta(&self.config, arguments)
     }
 
+    /// What waits in the queue.
+    #[track_caller]
+    pub fn queue(&self) -> Vec<serde_json::Value> {
+        let listed = self.command(&["queue", "list", "--json"]);
+        assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+        serde_json::from_slice(&listed.stdout).unwrap()
+    }
+
     /// A user's Maildir.
     pub fn maildir(&self, user: &str) -> Maildir {
         Maildir(self.folder.path().join("data/mail").join(user))
-    }
-
-    /// The folder that config and data are in.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
     }
 
     /// All it has logged.

@@ -18,11 +18,16 @@ impl Peer {
     /// Connects, and reads nothing yet.
     #[track_caller]
     pub fn connect(port: u16) -> Self {
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Self { stream, buffer: Vec::new(), transcript: String::new() }
+        Self::try_connect(port).unwrap()
+    }
+
+    /// Connects to a server that may be down.
+    pub fn try_connect(port: u16) -> std::io::Result<Self> {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, buffer: Vec::new(), transcript: String::new() })
     }
 
     /// Connects, reads the greeting and says EHLO.
@@ -37,6 +42,11 @@ impl Peer {
     /// Sends octets as they are.
     pub fn send(&mut self, octets: &[u8]) -> std::io::Result<()> {
         self.transcript += &format!("C: {}\n", octets.escape_ascii());
+        self.stream.write_all(octets)
+    }
+
+    /// Sends octets that are not worth a place in the transcript.
+    pub fn send_quietly(&mut self, octets: &[u8]) -> std::io::Result<()> {
         self.stream.write_all(octets)
     }
 
@@ -104,7 +114,26 @@ impl Peer {
             self.say(&format!("RCPT TO:<{recipient}>"), "250");
         }
         self.say("DATA", "354");
-        self.send(stuffed(message).as_bytes()).unwrap();
+        self.send_message(message)
+    }
+
+    /// A whole transaction that may fail anywhere; returns the first reply that is no yes, or the last one.
+    #[track_caller]
+    pub fn try_deliver(&mut self, sender: &str, recipient: &str, message: &str) -> String {
+        for command in [format!("MAIL FROM:<{sender}>"), format!("RCPT TO:<{recipient}>"), "DATA".into()] {
+            let reply = self.say(&command, "");
+            if !reply.starts_with(['2', '3']) {
+                return reply;
+            }
+        }
+        self.send_message(message)
+    }
+
+    #[track_caller]
+    fn send_message(&mut self, message: &str) -> String {
+        let octets = stuffed(message);
+        self.transcript += &format!("C: a message of {} octets\n", octets.len());
+        self.send_quietly(octets.as_bytes()).unwrap();
         self.reply().unwrap_or_else(|error| panic!("{error} instead of a reply\n{}", self.transcript))
     }
 }

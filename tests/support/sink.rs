@@ -47,8 +47,6 @@ pub struct Taken {
     pub rcpt: Vec<String>,
     /// The message, dots unstuffed, without the end of data.
     pub data: String,
-    /// Which connection brought it, counted from 0.
-    pub connection: usize,
 }
 
 #[derive(Default)]
@@ -75,13 +73,9 @@ impl Sink {
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let shared = Arc::clone(&served);
-                let connection = {
-                    let mut connections = shared.connections.lock().unwrap();
-                    *connections += 1;
-                    *connections - 1
-                };
+                *shared.connections.lock().unwrap() += 1;
                 // A peer that goes away in mid-session is no failure of the test.
-                thread::spawn(move || Session::new(stream, connection, &shared).map(Session::serve));
+                thread::spawn(move || Session::new(stream, &shared).map(Session::serve));
             }
         });
         Self { port, shared }
@@ -122,7 +116,6 @@ impl Sink {
 struct Session<'a> {
     reader: BufReader<TcpStream>,
     stream: TcpStream,
-    connection: usize,
     shared: &'a Shared,
     mail: String,
     rcpt: Vec<String>,
@@ -132,10 +125,10 @@ struct Session<'a> {
 struct Over;
 
 impl<'a> Session<'a> {
-    fn new(stream: TcpStream, connection: usize, shared: &'a Shared) -> std::io::Result<Self> {
+    fn new(stream: TcpStream, shared: &'a Shared) -> std::io::Result<Self> {
         stream.set_nodelay(true)?;
         let reader = BufReader::new(stream.try_clone()?);
-        Ok(Self { reader, stream, connection, shared, mail: String::new(), rcpt: Vec::new() })
+        Ok(Self { reader, stream, shared, mail: String::new(), rcpt: Vec::new() })
     }
 
     fn serve(mut self) {
@@ -193,12 +186,7 @@ impl<'a> Session<'a> {
             data += line.strip_prefix('.').unwrap_or(&line);
             data += "\r\n";
         }
-        let taken = Taken {
-            mail: std::mem::take(&mut self.mail),
-            rcpt: std::mem::take(&mut self.rcpt),
-            data,
-            connection: self.connection,
-        };
+        let taken = Taken { mail: std::mem::take(&mut self.mail), rcpt: std::mem::take(&mut self.rcpt), data };
         let answers = self.shared.answers.lock().unwrap().get(&Point::EndOfData).cloned();
         let takes = match &answers {
             None | Some(Answer::TakeAndDrop) => true,

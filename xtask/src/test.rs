@@ -121,14 +121,29 @@ fn number_before(text: &str, word: &str) -> u64 {
     digits.parse().unwrap_or(0)
 }
 
-/// Licences, advisories and sources of what we stand on. Not installed here: building cargo-deny takes longer than all
-/// the rest.
+/// Licences, sources and known holes of what host and policies stand on. cargo-deny is not installed here: building it
+/// takes longer than all the rest.
 fn dependencies(tally: &mut Tally) {
     let in_cargo_home = std::env::var_os("CARGO_HOME").map(|home| Path::new(&home).join("bin/cargo-deny"));
     if find_program("cargo-deny").is_none() && !in_cargo_home.is_some_and(|file| file.is_file()) {
         return tally.skip("dependencies: cargo-deny is not here; get it by: cargo install --locked cargo-deny");
     }
-    tally.check("dependencies", || run(cargo().args(["deny", "--workspace", "check"])));
+    let deny = |manifest: &str, what: &[&str]| {
+        let mut command = cargo();
+        run(command
+            .args(["deny", "--manifest-path", manifest, "--workspace", "--config", "deny.toml", "check"])
+            .args(what))
+    };
+    for manifest in ["Cargo.toml", "plugins/Cargo.toml"] {
+        let name = format!("dependencies: {manifest}");
+        tally.check(&name, || deny(manifest, &["bans", "licenses", "sources"]));
+    }
+    if !cargo().args(["deny", "fetch", "db"]).stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        return tally.skip("dependencies: known holes: the advisory database cannot be fetched");
+    }
+    tally.check("dependencies: known holes", || {
+        ["Cargo.toml", "plugins/Cargo.toml"].iter().try_for_each(|manifest| deny(manifest, &["advisories"]))
+    });
 }
 
 /// Postfix is compared with, swaks sends. Where they cannot be had, the tests that use them say so and are skipped.
