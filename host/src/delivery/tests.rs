@@ -30,12 +30,14 @@ enum Habit {
     Unfriendly,
 }
 
+/// Recipients and content of each message.
+type Taken = Vec<(Vec<String>, String)>;
+
 /// A server that notes what it took.
 #[derive(Clone)]
 struct Server {
     address: SocketAddr,
-    /// Recipients and content of each message.
-    taken: Arc<Mutex<Vec<(Vec<String>, String)>>>,
+    taken: Arc<Mutex<Taken>>,
     connections: Arc<AtomicUsize>,
 }
 
