@@ -30,15 +30,14 @@ enum Habit {
     Unfriendly,
 }
 
-/// A message that a server took: its recipients and its content.
-type Taken = (Vec<String>, String);
+/// Recipients and content of each message.
+type Taken = Vec<(Vec<String>, String)>;
 
 /// A server that notes what it took.
 #[derive(Clone)]
 struct Server {
     address: SocketAddr,
-    /// Recipients and content of each message.
-    taken: Arc<Mutex<Vec<Taken>>>,
+    taken: Arc<Mutex<Taken>>,
     connections: Arc<AtomicUsize>,
 }
 
