@@ -8,7 +8,10 @@ use crate::guests;
 use crate::machine::{Result, cargo, root, run, target_dir};
 
 /// What the site begins with, by the names that the files get.
-const FILES: [(&str, &str); 1] = [("wasmta.toml", include_str!("../first-look/wasmta.toml"))];
+const FILES: [(&str, &str); 2] = [
+    ("wasmta.toml", include_str!("../first-look/wasmta.toml")),
+    ("header_checks", include_str!("../first-look/header_checks")),
+];
 
 /// Builds everything, lays the site out, says how to send a mail, and becomes the server: Ctrl-C goes to it alone.
 pub fn example(arguments: &[&str]) -> Result<()> {
@@ -56,8 +59,8 @@ or without swaks:
   python3 -c \"import smtplib; smtplib.SMTP('127.0.0.1', 2525).sendmail('you@example.org', 'ann@example.test', 'Subject: hello\\n\\nhello')\"
 It arrives in {site}/mail/ann/new
 
-One that a policy refuses:
-  swaks --server 127.0.0.1:2525 --from you@example.org --to ann@example.test --header 'Subject: lottery'
+One that header_checks refuses (the table is {site}/header_checks):
+  swaks --server 127.0.0.1:2525 --from you@example.org --to ann@example.test --header 'Subject: free money'
 "
     )
 }
