@@ -120,7 +120,11 @@ impl Worker {
             match loaded.unwrap_or_else(|err| Err(LoadError::Damaged(err.to_string()))) {
                 Ok((_, letter)) => match inner.fetch(&mut inner.desk(), id) {
                     Ok(active) => active.letter = Some(letter),
-                    Err(_) => return None, // gone while it was being read
+                    Err(LoadError::Gone) => return None, // while it was being read
+                    Err(err) => {
+                        tracing::error!(queue_id = %id, "{err}; the message stays in the queue, untried until the next start");
+                        return None;
+                    }
                 },
                 Err(LoadError::Gone) => return None,
                 Err(LoadError::Io(err)) => {

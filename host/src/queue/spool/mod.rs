@@ -24,6 +24,7 @@ mod recover;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -8,6 +8,7 @@
 //! The marker is random, one for each use of a file: what an earlier use left behind it is no record, and nobody who does not
 //! read the spool can put a record into the body of a mail for recovery to find.
 
+use std::io;
 use std::ops::Range;
 
 use crc32fast::Hasher;
@@ -19,6 +20,8 @@ const MAGIC: &[u8; 16] = b"wasmta-spool-1\n\0";
 pub const HEAD: usize = 32;
 /// Octets of a record before its meta.
 pub const HEADER: usize = 32;
+/// Octets that are searched at once.
+const WINDOW: usize = 1 << 20;
 /// Octets of meta that any record may have. A message for 50,000 recipients fits.
 const MAX_META: usize = 32 << 20;
 
@@ -61,15 +64,21 @@ pub fn encode_head(marker: Marker, number: u32) -> [u8; HEAD] {
     head
 }
 
-/// The marker of a segment; where its head is damaged, that of the first record.
-pub fn decode_head(octets: &[u8]) -> Result<Marker, Option<Marker>> {
-    let word = |at: usize| Some(Marker(u64::from_le_bytes(*octets.get(at..)?.first_chunk()?)));
+/// The marker of a segment, if its head is sound.
+pub fn decode_head(octets: &[u8]) -> Result<Marker, ()> {
     let sound = octets.get(..28).is_some_and(|head| head.starts_with(MAGIC))
         && le32(octets, 28) == octets.get(..28).map(crc32fast::hash);
-    match word(16) {
-        Some(marker) if sound => Ok(marker),
-        _ => Err(word(HEAD).filter(|marker| decode(octets, HEAD, *marker).is_some())),
-    }
+    marker_at(octets, 16).filter(|_| sound).ok_or(())
+}
+
+/// The marker of the first record, where the head is damaged but that record is not.
+pub fn first_marker(source: &mut impl Source) -> io::Result<Option<Marker>> {
+    let Some(marker) = marker_at(source.get(HEAD, HEADER)?, 0) else { return Ok(None) };
+    Ok(record_at(source, HEAD, marker)?.map(|_| marker))
+}
+
+fn marker_at(octets: &[u8], at: usize) -> Option<Marker> {
+    Some(Marker(u64::from_le_bytes(*octets.get(at..)?.first_chunk()?)))
 }
 
 fn le32(octets: &[u8], at: usize) -> Option<u32> {
@@ -144,15 +153,21 @@ pub fn decode_front(octets: &[u8], at: usize, marker: Marker) -> Option<Record> 
     Some(Record { kind, id, whole: at..end, data: meta.end..end, meta })
 }
 
+/// Octets of a segment, wherever they are.
+pub trait Source {
+    /// `len` octets from `at`; fewer at the end.
+    fn get(&mut self, at: usize, len: usize) -> io::Result<&[u8]>;
+}
+
 /// What comes next in a segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// A record.
+    /// A record. Its ranges count from its beginning.
     Record(Record),
     /// Octets that once were records, or should have become some; sound ones follow, or nothing does.
     Damaged {
-        /// Which octets.
-        at: Range<usize>,
+        /// How many.
+        len: usize,
         /// Whether nothing sound follows: a record that was being written, most likely.
         tail: bool,
     },
@@ -160,34 +175,61 @@ pub enum Step {
     End,
 }
 
-/// What stands at `at`. `octets` is a whole segment.
-pub fn step(octets: &[u8], at: usize, marker: Marker) -> Step {
-    if let Some(record) = decode(octets, at, marker) {
-        return Step::Record(record);
+/// The record that begins at `at`, if a sound one does.
+fn record_at(source: &mut impl Source, at: usize, marker: Marker) -> io::Result<Option<Record>> {
+    let Some((_, _, _, len)) = peek(source.get(at, HEADER)?, 0, marker) else { return Ok(None) };
+    Ok(decode(source.get(at, HEADER.saturating_add(len))?, 0, marker))
+}
+
+/// What stands at `at`.
+pub fn step(source: &mut impl Source, at: usize, marker: Marker) -> io::Result<Step> {
+    if let Some(record) = record_at(source, at, marker)? {
+        return Ok(Step::Record(record));
     }
-    let rest = octets.get(at..).unwrap_or_default();
+    if let Some(next) = next_record(source, at + 1, marker)? {
+        return Ok(Step::Damaged { len: next - at, tail: false });
+    }
+    let front = source.get(at, HEADER)?;
+    if !marker.nearly_begins(front) {
+        // Less than a marker at the very end of a file is the beginning of one.
+        let cut = !front.is_empty() && front.len() < 8 && marker.0.to_le_bytes().starts_with(front);
+        return Ok(if cut { Step::Damaged { len: front.len(), tail: true } } else { Step::End });
+    }
+    let declared = le32(front, 8).map_or(0, |len| len as usize).saturating_add(HEADER);
+    // The length itself may be what is damaged; only what can have been written counts.
+    let written = source.get(at, declared)?.iter().rposition(|octet| *octet != 0).map_or(1, |last| last + 1);
+    Ok(Step::Damaged { len: written, tail: true })
+}
+
+/// Where the next sound record begins.
+fn next_record(source: &mut impl Source, mut at: usize, marker: Marker) -> io::Result<Option<usize>> {
     let needle = marker.0.to_le_bytes();
-    let resume = memchr::memmem::find_iter(rest, &needle)
-        .map(|found| at + found)
-        .find(|found| *found > at && decode(octets, *found, marker).is_some());
-    match resume {
-        Some(resume) => Step::Damaged { at: at..resume, tail: false },
-        None if marker.nearly_begins(rest) => {
-            let declared = le32(rest, 8).map_or(0, |len| len as usize).saturating_add(HEADER);
-            // The length itself may be what is damaged; only what can have been written counts.
-            let written = rest.iter().rposition(|octet| *octet != 0).map_or(0, |last| last + 1);
-            Step::Damaged { at: at..at + declared.max(HEADER).min(written.max(1)), tail: true }
+    loop {
+        let window = source.get(at, WINDOW)?;
+        let len = window.len();
+        let found: Vec<usize> = memchr::memmem::find_iter(window, &needle).map(|found| at + found).collect();
+        for place in found {
+            if record_at(source, place, marker)?.is_some() {
+                return Ok(Some(place));
+            }
         }
-        None if !rest.is_empty() && rest.len() < 8 && needle.starts_with(rest) => {
-            Step::Damaged { at: at..octets.len(), tail: true }
+        if len < WINDOW {
+            return Ok(None);
         }
-        None => Step::End,
+        at += WINDOW - (needle.len() - 1);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Source for &[u8] {
+        fn get(&mut self, at: usize, len: usize) -> io::Result<&[u8]> {
+            let rest = &self[at.min(self.len())..];
+            Ok(&rest[..len.min(rest.len())])
+        }
+    }
 
     const MARKER: Marker = Marker(0x1122_3344_5566_7788);
 
@@ -202,17 +244,21 @@ mod tests {
         octets
     }
 
+    fn at(mut octets: &[u8], at: usize, marker: Marker) -> Step {
+        step(&mut octets, at, marker).expect("no input or output")
+    }
+
     fn ids(octets: &[u8]) -> (Vec<u64>, Vec<(Range<usize>, bool)>) {
-        let (mut at, mut ids, mut damage) = (HEAD, Vec::new(), Vec::new());
+        let (mut place, mut ids, mut damage) = (HEAD, Vec::new(), Vec::new());
         loop {
-            match step(octets, at, MARKER) {
+            match at(octets, place, MARKER) {
                 Step::Record(record) => {
                     ids.push(record.id.as_u64());
-                    at = record.whole.end;
+                    place += record.whole.end;
                 }
-                Step::Damaged { at: range, tail } => {
-                    at = range.end;
-                    damage.push((range, tail));
+                Step::Damaged { len, tail } => {
+                    damage.push((place..place + len, tail));
+                    place += len;
                     if tail {
                         return (ids, damage);
                     }
@@ -228,8 +274,9 @@ mod tests {
         assert_eq!(decode_head(&octets), Ok(MARKER));
         octets.resize(octets.len() + 1000, 0);
         assert_eq!(ids(&octets), (vec![1, 2, 3], vec![]));
-        let Step::Record(first) = step(&octets, HEAD, MARKER) else { panic!("no record") };
-        assert_eq!((&octets[first.meta], &octets[first.data]), (&b"meta"[..], &b"data"[..]));
+        let Step::Record(first) = at(&octets, HEAD, MARKER) else { panic!("no record") };
+        let first_octets = &octets[HEAD..];
+        assert_eq!((&first_octets[first.meta], &first_octets[first.data]), (&b"meta"[..], &b"data"[..]));
     }
 
     #[test]
@@ -289,11 +336,11 @@ mod tests {
         let mut head = encode_head(other, 2).to_vec();
         head.extend_from_slice(&stale[HEAD..]);
         assert_eq!(decode_head(&head), Ok(other));
-        assert_eq!(step(&head, HEAD, other), Step::End);
+        assert_eq!(at(&head, HEAD, other), Step::End);
         // And after a few records of the new use the old ones are cut anywhere.
         octets.extend_from_slice(&head[HEAD + 7..]);
         let marker = MARKER;
-        let Step::Record(record) = step(&octets, HEAD, marker) else { panic!("no record") };
+        let Step::Record(record) = at(&octets, HEAD, marker) else { panic!("no record") };
         assert!(record.whole.end < octets.len());
     }
 
@@ -301,9 +348,10 @@ mod tests {
     fn a_damaged_head_is_made_good_by_the_first_record() {
         let mut octets = segment(&[(1, b"meta", b"data")]);
         octets[17] ^= 1;
-        assert_eq!(decode_head(&octets), Err(Some(MARKER)));
-        assert_eq!(decode_head(&octets[..40]), Err(None));
-        assert_eq!(decode_head(b""), Err(None));
+        let first = |octets: &[u8]| first_marker(&mut &*octets).expect("no input or output");
+        assert_eq!((decode_head(&octets), first(&octets)), (Err(()), Some(MARKER)));
+        assert_eq!((decode_head(&octets[..40]), first(&octets[..40])), (Err(()), None));
+        assert_eq!((decode_head(b""), first(b"")), (Err(()), None));
     }
 
     #[test]

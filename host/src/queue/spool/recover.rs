@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,7 +12,8 @@ use serde::Serialize;
 use super::body::file_name;
 use super::log::{BodyName, Log, Place, Segment, Slot};
 use super::meta::{BodyPlace, Meta};
-use super::record::{self, Kind, Marker, Record, Step};
+use super::record::{self, Kind, Marker, Record, Source as _, Step};
+use super::window::Window;
 use super::{Dirs, clean};
 use crate::mail::QueueId;
 use crate::queue::disk::DiskFile;
@@ -90,24 +92,25 @@ impl Findings {
     fn read_segment(&mut self, dirs: &Dirs, number: u32, is_last: bool) -> io::Result<Option<Segment>> {
         let path = dirs.segment_path(number);
         let file = dirs.disk.open(path.clone())?;
-        let size = usize::try_from(file.size()?).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
-        let mut octets = vec![0; size];
-        let read = file.read_at(&mut octets, 0)?;
-        octets.truncate(read);
-        let marker = match record::decode_head(&octets) {
+        let size = file.size()?;
+        let mut window = Window { file: &file, octets: Vec::new(), start: 0, at_end: false };
+        let head = window.get(0, 2 * record::HEAD)?;
+        let marker = match record::decode_head(head) {
             Ok(marker) => marker,
-            Err(found) => {
+            Err(()) => {
+                let head_len = head.len().min(record::HEAD);
                 // A crash while the file was made leaves it without a head; nothing was ever written to it then.
-                if octets.iter().all(|octet| *octet == 0) {
+                if window.is_blank()? {
                     drop(file);
                     dirs.remove_segment(number)?;
                     return Ok(None);
                 }
+                let found = record::first_marker(&mut window)?;
                 let what = match found {
                     Some(_) => "the head of the segment is damaged; the records are not",
                     None => "this is no spool segment, or its beginning is lost",
                 };
-                self.damage(dirs, number, &octets, 0..record::HEAD.min(octets.len()), what.into());
+                self.damage(dirs, number, &mut window, 0..head_len, what.into())?;
                 match found {
                     Some(marker) => marker,
                     None => {
@@ -117,9 +120,9 @@ impl Findings {
                 }
             }
         };
-        let len = self.read_records(dirs, number, &octets, marker, is_last);
+        let len = self.read_records(dirs, number, &mut window, marker, is_last)?;
         // What follows the last record was set aside for more, or is left from an earlier use.
-        if size as u64 > len {
+        if size > len {
             file.set_len(len)?;
         }
         // The records of a process that was killed may be in the page cache only.
@@ -128,17 +131,22 @@ impl Findings {
     }
 
     /// Returns where the records end.
-    fn read_records(&mut self, dirs: &Dirs, number: u32, octets: &[u8], marker: Marker, is_last: bool) -> u64 {
+    fn read_records(
+        &mut self,
+        dirs: &Dirs,
+        number: u32,
+        window: &mut Window<'_>,
+        marker: Marker,
+        is_last: bool,
+    ) -> io::Result<u64> {
         let mut at = record::HEAD;
         loop {
-            match record::step(octets, at, marker) {
+            match record::step(window, at, marker)? {
                 Step::Record(found) => {
-                    at = found.whole.end;
-                    let is_tail = is_last && record::step(octets, at, marker) == Step::End;
-                    self.read_record(dirs, number, octets, &found, is_tail);
+                    self.read_record(dirs, number, window, at, &found)?;
+                    at += found.whole.end;
                 }
-                Step::Damaged { at: range, tail } => {
-                    at = range.end;
+                Step::Damaged { len, tail } => {
                     let what = match (tail, is_last) {
                         (true, true) => {
                             "the end is torn: a record that was being written when the server died, or a damaged one"
@@ -146,21 +154,29 @@ impl Findings {
                         (true, false) => "the last record of the segment is damaged",
                         (false, _) => "a damaged record; those after it are sound",
                     };
-                    self.damage(dirs, number, octets, range, what.into());
+                    self.damage(dirs, number, window, at..at + len, what.into())?;
+                    at += len;
                     if tail {
-                        return at as u64;
+                        return Ok(at as u64);
                     }
                 }
-                Step::End => return at as u64,
+                Step::End => return Ok(at as u64),
             }
         }
     }
 
-    fn read_record(&mut self, dirs: &Dirs, number: u32, octets: &[u8], found: &Record, is_tail: bool) {
+    fn read_record(
+        &mut self,
+        dirs: &Dirs,
+        number: u32,
+        window: &mut Window<'_>,
+        start: usize,
+        found: &Record,
+    ) -> io::Result<()> {
         let id = found.id;
         self.report.highest = self.report.highest.max(Some(id));
-        let place = u32::try_from(found.whole.start).ok().zip(u32::try_from(found.whole.len()).ok());
-        let Some((at, len)) = place else { return };
+        let place = u32::try_from(start).ok().zip(u32::try_from(found.whole.len()).ok());
+        let Some((at, len)) = place else { return Ok(()) };
         let place = Place { segment: number, at, len };
         match found.kind {
             Kind::State => match self.index.get_mut(&id) {
@@ -169,41 +185,50 @@ impl Findings {
             },
             Kind::Removed => drop(self.gone.insert(id, number)),
             Kind::Message => {
+                let octets = window.get(start, found.whole.len())?;
                 let data = octets.get(found.data.clone()).unwrap_or_default();
                 let meta = octets.get(found.meta.clone()).and_then(|meta| Meta::decode(meta).ok());
                 match meta {
-                    Some(meta) if crc32fast::hash(data) == meta.data_crc => {
-                        if let BodyPlace::File { number, len } = meta.body {
-                            self.bodies.insert(id, BodyName { number, len });
-                        }
-                        let state = self.states.remove(&id);
-                        let slot = self.index.entry(id).or_insert(Slot { message: place, state });
-                        let old = std::mem::replace(&mut slot.message, place);
-                        if old != place {
-                            self.older.entry(id).or_default().push(old.segment);
-                        }
-                    }
+                    Some(meta) if crc32fast::hash(data) == meta.data_crc => self.found_message(id, place, &meta),
                     _ => {
-                        let sender =
-                            meta.map(|meta| format!(" from <{}>", meta.envelope.reverse_path)).unwrap_or_default();
-                        let torn = if is_tail { " (torn: it was being written, or is damaged)" } else { "" };
-                        let what = format!("the content of message {id}{sender} is not what was written{torn}");
-                        self.damage(dirs, number, octets, found.whole.clone(), what);
+                        let sender = meta.map(|meta| format!(" from <{}>", meta.envelope.reverse_path));
+                        let sender = sender.unwrap_or_default();
+                        let what = format!(
+                            "the content of message {id}{sender} is not what was written: damaged, or cut short when the \
+                             server died"
+                        );
+                        self.damage(dirs, number, window, start..start + found.whole.len(), what)?;
                     }
                 }
             }
         }
+        Ok(())
     }
 
-    fn damage(&mut self, dirs: &Dirs, number: u32, octets: &[u8], range: std::ops::Range<usize>, what: String) {
-        let kept_as = dirs.keep_octets(number, range.start, octets.get(range.clone()).unwrap_or_default());
-        self.report.damage.push(Damage {
-            file: dirs.segment_path(number),
-            offset: range.start as u64,
-            len: range.len() as u64,
-            what,
-            kept_as,
-        });
+    fn found_message(&mut self, id: QueueId, place: Place, meta: &Meta) {
+        if let BodyPlace::File { number, len } = meta.body {
+            self.bodies.insert(id, BodyName { number, len });
+        }
+        let state = self.states.remove(&id);
+        let slot = self.index.entry(id).or_insert(Slot { message: place, state });
+        let old = std::mem::replace(&mut slot.message, place);
+        if old != place {
+            self.older.entry(id).or_default().push(old.segment);
+        }
+    }
+
+    fn damage(
+        &mut self,
+        dirs: &Dirs,
+        number: u32,
+        window: &mut Window<'_>,
+        range: Range<usize>,
+        what: String,
+    ) -> io::Result<()> {
+        let kept_as = dirs.keep_octets(number, range.start, window.get(range.start, range.len())?);
+        let (offset, len) = (range.start as u64, range.len() as u64);
+        self.report.damage.push(Damage { file: dirs.segment_path(number), offset, len, what, kept_as });
+        Ok(())
     }
 
     /// Puts together what is alive.

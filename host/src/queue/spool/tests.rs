@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use super::log::Place;
 use super::*;
 use crate::mail::Reply;
 use crate::queue::disk::Op;
@@ -523,4 +524,32 @@ async fn damage_under_the_running_server_is_noticed() {
     assert!(spool.stored(id(1)).is_ok()); // the envelope is sound
     file.write_at(b"XXXX", u64::from(place.at + 40)).unwrap();
     assert!(matches!(spool.stored(id(1)), Err(LoadError::Damaged(_))));
+}
+
+#[test]
+fn damage_is_found_wherever_the_reading_window_ends() {
+    let dir = TempDir::new();
+    let config = Config { segment_size: crate::units::ByteSize::from_mib(8), ..Config::for_test(dir.path()) };
+    let config = Config { inline_size: crate::units::ByteSize::from_mib(2), ..config };
+    let (spool, _) = Spool::open(&config, Disk::default()).unwrap();
+    for number in 1..=200 {
+        let len = if number == 100 { 1_500_000 } else { 20_000 + usize::try_from(number).unwrap() * 7 };
+        block_on(spool.commit(&message(number, vec![b'z'; len]))).unwrap();
+    }
+    let places: Vec<Place> = (1..=200).map(|n| lock(&spool.shared.log).index.get(&id(n)).unwrap().message).collect();
+    drop(spool);
+    let path = the_segment(&dir);
+    let octets = fs::read(&path).unwrap();
+    for victim in (0..200).step_by(33).chain([99]) {
+        for at in [0, 12, 200] {
+            let mut damaged = octets.clone();
+            damaged[places[victim].at as usize + at] ^= 1;
+            let (ids, damage) = restart_with(&path, &damaged);
+            assert_eq!((ids.len(), damage.len()), (199, 1), "message {victim}, octet {at}");
+            assert_eq!(
+                (damage[0].offset, damage[0].len),
+                (u64::from(places[victim].at), u64::from(places[victim].len))
+            );
+        }
+    }
 }
