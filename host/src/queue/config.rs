@@ -13,7 +13,8 @@ pub struct Config {
     /// The directory of the queue; made if it is not there. On a disk of its own, mail survives a full `/var`. Default
     /// `{data-dir}/queue`.
     pub path: PathBuf,
-    /// Octets of a spool file. Room is set aside for a whole one. Default 16 MiB: a start reads a whole one at a time.
+    /// Octets of a spool file. Room is set aside for a whole one. Default 16 MiB: two of them are little on
+    /// any disk, and one lasts for half a second at full speed.
     pub segment_size: ByteSize,
     /// Messages longer than this keep their body in a file of its own. Default 1 MiB.
     pub inline_size: ByteSize,
