@@ -5,8 +5,10 @@
 //! express, and that may match, is then run by the backtracking engine, with a limit on its steps.
 
 use std::cell::RefCell;
+use std::collections::{BTreeSet, VecDeque};
 
 use fancy_regex::{BytesMode, RegexBuilder};
+use regex_automata::hybrid::LazyStateID;
 use regex_automata::hybrid::dfa::{Cache, DFA};
 use regex_automata::nfa::thompson::{self, WhichCaptures, pikevm::PikeVM};
 use regex_automata::util::syntax;
@@ -16,6 +18,12 @@ use crate::syntax::Translated;
 
 /// Octets of the automaton's states. When it is full it begins anew, which costs time and nothing else.
 const CACHE: usize = 4 * 1024 * 1024;
+/// Octets of states that are built before the first message.
+const WARM_MEMORY: usize = 2 * 1024 * 1024;
+/// Steps from state to state that are taken for it.
+const WARM_STEPS: usize = 300_000;
+/// Texts that a backtracking engine is run over for it.
+const WARM_RUNS: usize = 50;
 /// Octets of one pattern as it is compiled.
 const PATTERN: usize = 4 * 1024 * 1024;
 /// Octets of all patterns of one list of tables together.
@@ -106,9 +114,42 @@ impl Patterns {
         Ok(Self { automaton, cache, engines })
     }
 
-    /// Builds the states that this text leads to.
-    pub fn warm(&self, text: &[u8]) {
-        self.candidates(text);
+    /// Builds the states that these texts lead to, and from those all that is near, as far as memory and time allow.
+    pub fn warm<'t>(&self, texts: impl Iterator<Item = &'t [u8]> + Clone) {
+        // The backtracking engines have automata within, with states of their own.
+        for regex in self.engines.iter().filter_map(|engines| engines.backtracking.as_ref()) {
+            let mut budget = Budget::default();
+            // One that exhausts itself over usual text will do so over a message too, and is left out then.
+            let _ = texts
+                .clone()
+                .take(WARM_RUNS)
+                .try_for_each(|text| budget.run(0, || regex.is_match(text).ok()).map(drop));
+        }
+        let cache = &mut *self.cache.borrow_mut();
+        let mut states = States::default();
+        for text in texts {
+            let Ok(mut state) = self.automaton.start_state_forward(cache, &Input::new(text)) else { return };
+            states.add(state);
+            for octet in text {
+                let Ok(next) = self.automaton.next_state(cache, state, *octet) else { return };
+                states.add(next);
+                state = next;
+            }
+        }
+        let octets: Vec<u8> =
+            self.automaton.byte_classes().representatives(0..=255).filter_map(|unit| unit.as_u8()).collect();
+        let mut steps = 0;
+        while let Some(state) = states.next() {
+            for octet in &octets {
+                let Ok(next) = self.automaton.next_state(cache, state, *octet) else { return };
+                states.add(next);
+            }
+            let _ = self.automaton.next_eoi_state(cache, state);
+            steps += octets.len();
+            if cache.memory_usage() > WARM_MEMORY || steps > WARM_STEPS || cache.clear_count() > 0 {
+                return;
+            }
+        }
     }
 
     /// Which patterns may match.
@@ -147,6 +188,24 @@ impl Patterns {
         let mut captures = pike.create_captures();
         pike.captures(&mut pike.create_cache(), text, &mut captures);
         Ok(captures.iter().map(|group| group.and_then(|group| text.get(group.range()))).collect())
+    }
+}
+
+/// States of the automaton in the order in which they were met.
+#[derive(Default)]
+struct States {
+    known: BTreeSet<LazyStateID>,
+    queue: VecDeque<LazyStateID>,
+}
+
+impl States {
+    fn add(&mut self, state: LazyStateID) {
+        if !state.is_dead() && !state.is_quit() && self.known.insert(state) {
+            self.queue.push_back(state);
+        }
+    }
+    fn next(&mut self) -> Option<LazyStateID> {
+        self.queue.pop_front()
     }
 }
 

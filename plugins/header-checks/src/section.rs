@@ -83,9 +83,9 @@ impl Section {
         Ok(Self { context, tables, patterns })
     }
 
-    /// Prepares for lines like this one.
-    pub fn warm(&self, line: &[u8]) {
-        self.patterns.warm(line);
+    /// Prepares for lines like these.
+    pub fn warm(&self, lines: &[Vec<u8>]) {
+        self.patterns.warm(lines.iter().map(Vec::as_slice));
     }
 
     /// What the first rule that applies to `line` says. An empty line never matches.

@@ -137,10 +137,10 @@ fn compile(
         };
         Refused { key: name(index), message: place + &message, file, line: fault.map(|fault| fault.line) }
     })?;
-    match context {
-        Context::Header => warm::headers(|line| section.warm(line)),
-        Context::Body => warm::bodies(|line| section.warm(line)),
-    }
+    section.warm(&match context {
+        Context::Header => warm::headers(),
+        Context::Body => warm::bodies(),
+    });
     Ok(Some(Rc::new(section)))
 }
 

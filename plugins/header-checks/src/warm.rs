@@ -54,19 +54,20 @@ const LINES: [&str; 12] = [
 /// Octets of made-up text.
 const MADE_UP: usize = 24 * 1024;
 
-/// Shows header fields.
-pub fn headers(mut show: impl FnMut(&[u8])) {
-    FIELDS.iter().for_each(|field| show(field.as_bytes()));
-    for (index, token) in made_up().chunks(64).enumerate() {
-        let name = FIELDS.get(index % FIELDS.len()).and_then(|field| field.split(' ').next()).unwrap_or_default();
-        show(&[name.as_bytes(), b" ", token].concat());
+/// Header fields.
+pub fn headers() -> Vec<Vec<u8>> {
+    let mut fields: Vec<Vec<u8>> = FIELDS.iter().map(|field| field.as_bytes().to_vec()).collect();
+    for (token, field) in made_up().chunks(64).zip(FIELDS.iter().cycle()) {
+        let name = field.split(' ').next().unwrap_or_default();
+        fields.push([name.as_bytes(), b" ", token].concat());
     }
+    fields
 }
 
-/// Shows body lines.
-pub fn bodies(mut show: impl FnMut(&[u8])) {
-    LINES.iter().for_each(|line| show(line.as_bytes()));
-    made_up().chunks(76).for_each(show);
+/// Body lines.
+pub fn bodies() -> Vec<Vec<u8>> {
+    let made_up = made_up();
+    LINES.iter().map(|line| line.as_bytes()).chain(made_up.chunks(76)).map(<[u8]>::to_vec).collect()
 }
 
 /// Letters, digits and signs without an order, but always the same ones.
