@@ -1,6 +1,6 @@
 //! What stands behind an opening parenthesis in Perl's dialect: groups, lookarounds, conditions, calls, settings.
 
-use super::Parser;
+use super::{Names, Parser};
 use crate::syntax::{Condition, Flags, Node};
 
 impl Parser<'_> {
