@@ -3,6 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -138,6 +139,11 @@ impl Inner {
         Some(self.router.route(&recipient.forward_path, stored.filter.as_deref()))
     }
 
+    /// Whether a recipient is to be tried now. A time that no back-off reaches was noted while a clock was wrong, and does not count.
+    pub fn is_due(&self, due: UnixTime, now: UnixTime) -> bool {
+        due <= now || due > now.after(self.config.max_backoff.as_std() * 2 + Duration::from_secs(60))
+    }
+
     /// The destinations of those who are yet to be tried, each with when that is due.
     pub fn destinations(&self, stored: &Stored) -> Vec<(Destination, UnixTime)> {
         let mut found: Vec<(Destination, UnixTime)> = Vec::with_capacity(1);
@@ -158,6 +164,7 @@ impl Inner {
             return;
         }
         for (destination, due) in self.destinations(stored) {
+            let due = if self.is_due(due, now) { now } else { due };
             let call = desk.schedule.enter(stored.id, &destination, due, now);
             self.make_calls(desk, call);
         }

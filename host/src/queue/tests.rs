@@ -279,6 +279,20 @@ async fn success_is_told_if_asked_for() {
 }
 
 #[tokio::test]
+async fn a_time_noted_under_a_wrong_clock_does_not_strand_a_message() {
+    let dir = TempDir::new();
+    let queue = open(&dir);
+    let id = commit(&queue, "from@sender.example", &["x@a.example"]).await;
+    let in_2100 = UnixTime::from_millis(4_102_444_800_000);
+    let pending = RecipientState::Pending { attempts: 3, due: in_2100, response: None };
+    queue.0.store.update(id, &State { recipients: vec![pending], ..State::default() });
+    drop(queue);
+    let queue = open(&dir);
+    settle(job(&queue).await, 250).await;
+    assert_eq!(count(&queue), 0);
+}
+
+#[tokio::test]
 async fn an_interrupted_delivery_is_tried_again() {
     let dir = TempDir::new();
     let queue = open(&dir);

@@ -153,7 +153,7 @@ impl Worker {
             return Some(None);
         }
         let is_due = |state: &RecipientState| match state {
-            RecipientState::Pending { due, .. } => forced || *due <= now,
+            RecipientState::Pending { due, .. } => forced || inner.is_due(*due, now),
             _ => false,
         };
         let states = active.stored.state.recipients.iter().enumerate();
