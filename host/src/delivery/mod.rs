@@ -140,7 +140,7 @@ impl Delivery {
         loop {
             let mut open = match self.connection(hop, connection.take()).await {
                 Ok(open) => open,
-                Err(reply) => return unreachable(job, hop, reply),
+                Err(response) => return unreachable(job, response),
             };
             let recipients = job.recipients().map(|(index, _)| index).collect();
             let parcel = Parcel { envelope: job.envelope(), recipients, letter: job.letter() };
@@ -177,26 +177,29 @@ impl Delivery {
     }
 
     /// The connection that is there if it is still good, else a new one.
-    async fn connection(&self, hop: &NextHop, old: Option<Connection>) -> Result<Connection, Reply> {
+    async fn connection(&self, hop: &NextHop, old: Option<Connection>) -> Result<Connection, Response> {
         if let Some(old) = old {
             if old.letters() < self.config.max_messages && !old.is_stale() {
                 return Ok(old);
             }
             old.quit().await;
         }
-        let mut open =
-            Connection::open(hop, self.config.connect_timeout.as_std(), &self.client, &self.hostname).await?;
-        open.greet().await?;
-        Ok(open)
+        let limit = self.config.connect_timeout.as_std();
+        let opened = Connection::open(hop, limit, &self.client, &self.hostname).await;
+        let mut open = opened.map_err(Response::own)?;
+        match open.greet().await {
+            Ok(()) => Ok(open),
+            Err(reply) if open.was_refused() => Err(Response { reply, remote: Some(open.peer().to_owned()) }),
+            Err(reply) => Err(Response::own(reply)),
+        }
     }
 }
 
-fn unreachable(job: &Job, hop: &NextHop, reply: Reply) -> (Outcomes, Contact) {
-    let response = Response { reply: reply.clone(), remote: Some(hop.to_string()) };
+fn unreachable(job: &Job, response: Response) -> (Outcomes, Contact) {
+    let contact = Contact::Unreachable(response.reply.clone());
     // A host that refuses us for good may have its reasons today; mail is not lost for what is said before MAIL.
     let outcome = Outcome::Deferred(response);
-    let outcomes = job.recipients().map(|(index, _)| (index, outcome.clone())).collect();
-    (outcomes, Contact::Unreachable(reply))
+    (job.recipients().map(|(index, _)| (index, outcome.clone())).collect(), contact)
 }
 
 /// One line for each recipient.

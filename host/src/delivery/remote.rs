@@ -80,6 +80,11 @@ impl Connection {
         }
     }
 
+    /// Whether the host has said that it does not want us.
+    pub fn was_refused(&self) -> bool {
+        matches!(self.client.ending(), Some(Ending::Refused(_)))
+    }
+
     /// Whether another letter may go over it.
     pub fn is_usable(&self) -> bool {
         self.client.takes_letter()
