@@ -5,8 +5,7 @@ use std::fs::File;
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::LazyLock;
-use std::time::{Duration, Instant};
+use std::sync::{LazyLock, mpsc};
 
 use super::{Folder, Maildir, PATIENCE, free_port, wait_for};
 
@@ -200,15 +199,17 @@ impl Drop for Mta {
 #[track_caller]
 pub fn wasmta(config: &Path, arguments: &[&str]) -> Output {
     let mut command = command(config, arguments);
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let start = Instant::now();
-    while child.try_wait().unwrap().is_none() && start.elapsed() < PATIENCE {
-        std::thread::sleep(Duration::from_millis(5));
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    let (told, output) = mpsc::channel();
+    std::thread::spawn(move || told.send(child.wait_with_output()));
+    match output.recv_timeout(PATIENCE) {
+        Ok(output) => output.unwrap(),
+        Err(_) => {
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+            panic!("{arguments:?} did not end");
+        }
     }
-    let _ = child.kill(); // nothing happens to one that has ended
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.code().is_some(), "{arguments:?} did not end: {}", String::from_utf8_lossy(&output.stderr));
-    output
 }
 
 fn command(config: &Path, arguments: &[&str]) -> Command {

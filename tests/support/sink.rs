@@ -146,11 +146,13 @@ impl<'a> Session<'a> {
                     self.answer(Point::Hello, extensions)?;
                 }
                 "MAIL" => {
+                    self.mail.clear();
+                    self.rcpt.clear();
                     if self.answer(Point::Mail, "250 2.1.0 ok")? {
                         self.mail = line.get(5..).unwrap_or_default().into();
-                        self.rcpt.clear();
                     }
                 }
+                "RCPT" if self.mail.is_empty() => self.say("503 5.5.1 need MAIL")?,
                 "RCPT" => {
                     if self.answer(Point::Rcpt, "250 2.1.5 ok")? {
                         self.rcpt.push(line.get(5..).unwrap_or_default().into());
@@ -163,6 +165,7 @@ impl<'a> Session<'a> {
                     }
                 }
                 "RSET" => {
+                    self.mail.clear();
                     self.rcpt.clear();
                     self.say("250 2.0.0 ok")?;
                 }
