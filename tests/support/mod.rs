@@ -1,6 +1,7 @@
 //! What the scenarios share.
 
 mod folder;
+pub mod header_cases;
 mod maildir;
 mod mta;
 mod peer;
