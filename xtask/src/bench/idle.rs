@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::load::{Sink, free_port};
 use super::options::Options;
-use super::scratch_dir;
 use super::server::{Kind, Server, Setup};
+use super::{machine, scratch_dir};
 use crate::machine::Result;
 
 /// Connections that are opened before the first is greeted: the backlog of any server holds them.
@@ -32,6 +32,9 @@ pub fn bench(words: &[&str]) -> Result<()> {
     let sessions: usize = options.value("sessions", 1000)?;
     let kinds: Vec<Kind> = options.list("only", "wasmta,postfix")?;
     let scratch = scratch_dir(&options)?;
+    if kinds.contains(&Kind::Wasmta) {
+        super::wasmta::build()?;
+    }
     let sink = Sink::start(&scratch)?;
     println!(
         "| server | sessions | before MiB | with them MiB | KiB a session | opened in s |\n|---|---|---|---|---|---|"
@@ -52,7 +55,10 @@ pub fn bench(words: &[&str]) -> Result<()> {
         results.push(show(kind, sessions, before, with, seconds));
     }
     if let Some(file) = options.text("json") {
-        std::fs::write(file, serde_json::to_string_pretty(&json!({ "bench": "idle", "servers": results }))?)?;
+        std::fs::write(
+            file,
+            serde_json::to_string_pretty(&json!({ "bench": "idle", "machine": machine(), "servers": results }))?,
+        )?;
     }
     Ok(())
 }

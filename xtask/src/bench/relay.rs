@@ -8,6 +8,7 @@ use super::load::{Load, Mode, Sink, free_port};
 use super::options::Options;
 use super::postfix::RECEIVERS;
 use super::report::{Case, Figures, Report};
+use super::rules::write_rules;
 use super::scratch_dir;
 use super::server::{Keeper, Kind, Server, Setup};
 use super::tree::cpu_seconds_of_the_waited_for;
@@ -57,7 +58,10 @@ pub fn bench(words: &[&str]) -> Result<()> {
     let options = Options::parse(words, &OPTIONS)?;
     let plan = Plan::new(&options)?;
     refuse_memory_disk(&plan.scratch)?;
-    let rules = plan.write_rules()?;
+    let rules = if plan.rules == 0 { None } else { Some(write_rules(&plan.scratch, plan.rules)?) };
+    if plan.kinds.contains(&Kind::Wasmta) {
+        super::wasmta::build()?;
+    }
     for kind in &plan.kinds {
         verify(*kind, &plan.scratch, rules.as_deref())?;
     }
@@ -102,22 +106,6 @@ impl Plan {
             rules: options.value("rules", 0)?,
             scratch: scratch_dir(options)?,
         })
-    }
-
-    /// Rules that look like people's own and that no message of the load matches, so that all are tried.
-    fn write_rules(&self) -> Result<Option<PathBuf>> {
-        if self.rules == 0 {
-            return Ok(None);
-        }
-        let names = ["Subject", "From", "To", "Received", "X-Mailer", "Reply-To", "Content-Type"];
-        let rules = (0..self.rules).zip(names.iter().cycle()).map(|(number, name)| match number % 3 {
-            0 => format!("/^{name}:.*\\b(?:cheap|free) +pills{number}\\b/ REJECT 5.7.1 rule {number}\n"),
-            1 => format!("/^{name}: .*[a-z0-9._-]+@spam{number}\\.example/ REJECT rule {number}\n"),
-            _ => format!("/^{name}:\\s+casino-?{number}$/ WARN rule {number}\n"),
-        });
-        let path = self.scratch.join("header_checks.pcre");
-        std::fs::write(&path, rules.collect::<String>())?;
-        Ok(Some(path))
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use super::load::Load;
+use super::machine;
 use super::server::Kind;
 
 /// What one run brought.
@@ -180,20 +181,6 @@ impl fmt::Display for Report {
         }
         write!(f, "Ratios are wasmta's figure by the row's.")
     }
-}
-
-/// Processors, kernel and compiler: figures of two machines do not compare.
-fn machine() -> Value {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let processor = read("/proc/cpuinfo")
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim().to_owned()));
-    json!({
-        "processors": std::thread::available_parallelism().map_or(0, usize::from),
-        "processor": processor,
-        "kernel": read("/proc/sys/kernel/osrelease").trim(),
-        "load_average_before": read("/proc/loadavg").trim(),
-    })
 }
 
 fn median(mut figures: Vec<f64>) -> f64 {

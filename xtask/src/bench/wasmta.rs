@@ -7,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 use super::load::wait_for_port;
 use super::server::Setup;
 use super::tree::Tree;
-use crate::machine::{Result, show, target_dir};
+use crate::guests;
+use crate::machine::{Result, cargo, run, show, target_dir};
 
 /// So that header-checks has something to do where Postfix checks no headers at all.
 const FEW_RULES: &str = "/^Subject:.*\\bcheap pills\\b/ REJECT we have no interest in pills\n\
@@ -19,13 +20,24 @@ pub struct Wasmta {
     config: PathBuf,
 }
 
+/// The release build.
+pub fn binary() -> PathBuf {
+    target_dir().join("release/wasmta")
+}
+
+/// Builds it and the policies, if they are not what the source says.
+pub fn build() -> Result<()> {
+    guests::build()?;
+    run(cargo().args(["build", "--release", "--package", "wasmta"]))
+}
+
 impl Wasmta {
     /// Starts it below `dir`.
     pub fn start(dir: &Path, setup: &Setup<'_>) -> Result<Self> {
         let config = dir.join("wasmta.toml");
         std::fs::write(&config, config_text(dir, setup))?;
         let log = File::create(dir.join("log"))?;
-        let mut command = Command::new(target_dir().join("release/wasmta"));
+        let mut command = Command::new(binary());
         command.args(["serve", "-c"]).arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let mut child = command.spawn().map_err(|error| format!("wasmta: {error}"))?;
         wait_for_port(setup.port, &mut child, "wasmta")
@@ -40,7 +52,7 @@ impl Wasmta {
 
     /// Whether no message is left.
     pub fn queue_is_empty(&self) -> Result<bool> {
-        let mut command = Command::new(target_dir().join("release/wasmta"));
+        let mut command = Command::new(binary());
         let output = command.args(["queue", "list", "--json", "-c"]).arg(&self.config).output()?;
         if !output.status.success() {
             return Err(format!("{}: {}", show(&command), String::from_utf8_lossy(&output.stderr).trim()).into());
