@@ -12,6 +12,7 @@ mod delivery;
 mod dependencies;
 mod dialogue;
 mod disk_full;
+mod first_look;
 mod header_checks;
 mod limits;
 mod plugins;

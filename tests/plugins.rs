@@ -129,3 +129,15 @@ fn a_mail_is_refused_with_the_policys_words() {
     let mails = mta.maildir("ann").wait_for(1);
     assert!(mails[0].contains("Subject: dinner"), "{mails:?}");
 }
+
+#[test]
+fn a_spinning_policy_does_not_hold_up_the_end() {
+    let mut mta = zoo("spin", "");
+    let mut peer = Peer::hello(mta.port);
+    peer.say("MAIL FROM:<a@example.org>", "250");
+    peer.send(b"RCPT TO:<ann@example.test>\r\n").unwrap();
+    drop(peer); // whose transaction would be given 30 s to end
+    let start = Instant::now();
+    assert_eq!(mta.stop().code(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+}

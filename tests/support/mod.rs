@@ -9,7 +9,7 @@ mod sink;
 
 pub use folder::Folder;
 pub use maildir::Maildir;
-pub use mta::{Mta, Setup, wasmta};
+pub use mta::{Mta, Setup, component_file, wasmta};
 pub use peer::{Peer, play};
 pub use sink::{Answer, Point, Sink};
 

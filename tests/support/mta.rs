@@ -104,10 +104,7 @@ impl Setup {
     #[track_caller]
     pub fn start(self) -> Mta {
         let config = self.write();
-        let log = self.folder.path().join("log");
-        let mut mta = Mta { child: None, port: self.port, folder: self.folder, config, log };
-        mta.restart();
-        mta
+        Mta::start(self.folder, config, self.port)
     }
 }
 
@@ -122,6 +119,15 @@ pub struct Mta {
 }
 
 impl Mta {
+    /// Starts it with a config in a folder, which says this port, and waits until it listens.
+    #[track_caller]
+    pub fn start(folder: Folder, config: PathBuf, port: u16) -> Self {
+        let log = folder.path().join("log");
+        let mut mta = Self { child: None, port, folder, config, log };
+        mta.restart();
+        mta
+    }
+
     /// Starts it again, with the same files, and waits until it listens.
     #[track_caller]
     pub fn restart(&mut self) {
@@ -173,6 +179,11 @@ impl Mta {
     /// A user's Maildir.
     pub fn maildir(&self, user: &str) -> Maildir {
         Maildir(self.folder.path().join("data/mail").join(user))
+    }
+
+    /// The folder that the config is in.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// All it has logged.
@@ -241,7 +252,8 @@ fn shared_cache() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled-policies")
 }
 
-fn component_file(name: &str) -> PathBuf {
+/// A component that `cargo xtask guests` has built.
+pub fn component_file(name: &str) -> PathBuf {
     let file = build_dir().parent().unwrap().join("plugins").join(format!("{name}.wasm"));
     assert!(file.is_file(), "{} is missing: cargo xtask guests", file.display());
     file
