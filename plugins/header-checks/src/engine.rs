@@ -1,27 +1,31 @@
 //! Many patterns over one text: which of them match, found in one pass; and what the groups of one of them matched.
 //!
-//! One lazily built automaton over all patterns tells which may match. `warm` runs it over usual text when the plugin is
-//! configured, so that its states are in the snapshot from which every call begins. Only a pattern that an automaton cannot
+//! Lazily built automata over all patterns tell which may match. `warm` runs them over usual text when the plugin is
+//! configured, so that their states are in the snapshot from which every call begins. Only a pattern that an automaton cannot
 //! express, and that may match, is then run by the backtracking engine, with a limit on its steps.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fancy_regex::{BytesMode, RegexBuilder};
 use regex_automata::hybrid::LazyStateID;
 use regex_automata::hybrid::dfa::{Cache, DFA};
 use regex_automata::nfa::thompson::{self, WhichCaptures, pikevm::PikeVM};
 use regex_automata::util::syntax;
-use regex_automata::{Input, MatchKind, PatternSet};
+use regex_automata::{Input, MatchKind, PatternID, PatternSet};
 
 use crate::syntax::Translated;
 
 /// Octets of the automaton's states. When it is full it begins anew, which costs time and nothing else.
 const CACHE: usize = 4 * 1024 * 1024;
 /// Octets of states that are built before the first message.
-const WARM_MEMORY: usize = 2 * 1024 * 1024;
+const WARM_MEMORY: usize = 4 * 1024 * 1024;
 /// Steps from state to state that are taken for it.
 const WARM_STEPS: usize = 300_000;
+/// So many patterns about fields of one name have an automaton of their own.
+const OWN_AUTOMATON: usize = 4;
+/// Octets of a field name that any pattern can be about.
+const MAX_NAME: usize = 256;
 /// Texts that a backtracking engine is run over for it.
 const WARM_RUNS: usize = 50;
 /// Octets of one pattern as it is compiled.
@@ -40,10 +44,12 @@ pub struct Exhausted {
     pub pattern: usize,
 }
 
-/// Patterns, compiled.
+/// Patterns, compiled. Those about a field of a certain name are kept apart: no other field is shown to them.
 pub struct Patterns {
-    automaton: DFA,
-    cache: RefCell<Cache>,
+    /// By the names of fields in lower case.
+    named: BTreeMap<Vec<u8>, Automaton>,
+    /// All others.
+    rest: Automaton,
     engines: Vec<Engines>,
 }
 
@@ -103,18 +109,25 @@ impl Patterns {
         for (index, (pattern, groups)) in patterns.iter().enumerate() {
             engines.push(compile(pattern, *groups).map_err(|err| (Some(index), err))?);
         }
-        let texts: Vec<&str> = patterns.iter().map(|(pattern, _)| pattern.plain.as_str()).collect();
-        let automaton = DFA::builder()
-            .configure(DFA::config().match_kind(MatchKind::All).cache_capacity(CACHE).skip_cache_capacity_check(true))
-            .syntax(plain_syntax())
-            .thompson(thompson().nfa_size_limit(Some(PATTERNS)))
-            .build_many(&texts)
-            .map_err(|err| (None, format!("the patterns are too many or too large: {err}")))?;
-        let cache = RefCell::new(automaton.create_cache());
-        Ok(Self { automaton, cache, engines })
+        let mut by_name: BTreeMap<&[u8], Vec<usize>> = BTreeMap::new();
+        for (index, (pattern, _)) in patterns.iter().enumerate() {
+            pattern.names.iter().for_each(|name| by_name.entry(name).or_default().push(index));
+        }
+        by_name.retain(|_, patterns| patterns.len() >= OWN_AUTOMATON);
+        // One that is about several names may be in several automata; it must be in all of them.
+        let apart = |pattern: &Translated| {
+            !pattern.names.is_empty() && pattern.names.iter().all(|name| by_name.contains_key(name.as_slice()))
+        };
+        let rest: Vec<usize> = (0..patterns.len())
+            .filter(|index| patterns.get(*index).is_some_and(|(pattern, _)| !apart(pattern)))
+            .collect();
+        let named = by_name.iter().map(|(name, own)| Ok((name.to_vec(), Automaton::new(patterns, own)?)));
+        let named = named.collect::<Result<_, String>>().map_err(|err| (None, err))?;
+        let rest = Automaton::new(patterns, &rest).map_err(|err| (None, err))?;
+        Ok(Self { named, rest, engines })
     }
 
-    /// Builds the states that these texts lead to, and from those all that is near, as far as memory and time allow.
+    /// Prepares for texts like these.
     pub fn warm<'t>(&self, texts: impl Iterator<Item = &'t [u8]> + Clone) {
         // The backtracking engines have automata within, with states of their own.
         for regex in self.engines.iter().filter_map(|engines| engines.backtracking.as_ref()) {
@@ -125,40 +138,27 @@ impl Patterns {
                 .take(WARM_RUNS)
                 .try_for_each(|text| budget.run(0, || regex.is_match(text).ok()).map(drop));
         }
-        let cache = &mut *self.cache.borrow_mut();
-        let mut states = States::default();
-        for text in texts {
-            let Ok(mut state) = self.automaton.start_state_forward(cache, &Input::new(text)) else { return };
-            states.add(state);
-            for octet in text {
-                let Ok(next) = self.automaton.next_state(cache, state, *octet) else { return };
-                states.add(next);
-                state = next;
-            }
-        }
-        let octets: Vec<u8> =
-            self.automaton.byte_classes().representatives(0..=255).filter_map(|unit| unit.as_u8()).collect();
-        let mut steps = 0;
-        while let Some(state) = states.next() {
-            for octet in &octets {
-                let Ok(next) = self.automaton.next_state(cache, state, *octet) else { return };
-                states.add(next);
-            }
-            let _ = self.automaton.next_eoi_state(cache, state);
-            steps += octets.len();
-            if cache.memory_usage() > WARM_MEMORY || steps > WARM_STEPS || cache.clear_count() > 0 {
-                return;
-            }
+        let share = WARM_MEMORY / (self.named.len() + 1);
+        self.rest.warm(texts.clone().map(<[u8]>::to_vec), share);
+        for (name, automaton) in &self.named {
+            // What stands in one field may stand in another.
+            let value =
+                |text: &[u8]| text.iter().position(|octet| *octet == b':').map(|colon| text.split_at(colon).1.to_vec());
+            automaton.warm(texts.clone().filter_map(value).map(|value| [name.clone(), value].concat()), share);
         }
     }
 
     /// Which patterns may match.
     pub fn candidates(&self, text: &[u8]) -> PatternSet {
         let mut set = PatternSet::new(self.engines.len());
-        let cache = &mut *self.cache.borrow_mut();
-        self.automaton.try_which_overlapping_matches(cache, &Input::new(text), &mut set).expect(
-            "without a limit on clearing the cache, and without Unicode word boundaries, the search cannot fail",
-        );
+        self.rest.search(text, &mut set);
+        let name = text.iter().position(|octet| *octet == b':').and_then(|colon| text.get(..colon));
+        // Names that rules are about are short.
+        if let Some(name) = name.filter(|name| !self.named.is_empty() && name.len() <= MAX_NAME)
+            && let Some(automaton) = self.named.get(&name.to_ascii_lowercase())
+        {
+            automaton.search(text, &mut set);
+        }
         set
     }
 
@@ -188,6 +188,74 @@ impl Patterns {
         let mut captures = pike.create_captures();
         pike.captures(&mut pike.create_cache(), text, &mut captures);
         Ok(captures.iter().map(|group| group.and_then(|group| text.get(group.range()))).collect())
+    }
+}
+
+/// An automaton over some of the patterns.
+struct Automaton {
+    dfa: DFA,
+    cache: RefCell<Cache>,
+    /// Its patterns' numbers among all.
+    patterns: Vec<usize>,
+}
+
+impl Automaton {
+    fn new(all: &[(&Translated, bool)], own: &[usize]) -> Result<Self, String> {
+        let texts = own.iter().filter_map(|index| all.get(*index)).map(|(pattern, _)| pattern.plain.as_str());
+        let dfa = DFA::builder()
+            .configure(DFA::config().match_kind(MatchKind::All).cache_capacity(CACHE).skip_cache_capacity_check(true))
+            .syntax(plain_syntax())
+            .thompson(thompson().nfa_size_limit(Some(PATTERNS)))
+            .build_many(&texts.collect::<Vec<_>>())
+            .map_err(|err| format!("the patterns are too many or too large: {err}"))?;
+        let cache = RefCell::new(dfa.create_cache());
+        Ok(Self { dfa, cache, patterns: own.to_vec() })
+    }
+
+    fn search(&self, text: &[u8], all: &mut PatternSet) {
+        if self.patterns.is_empty() {
+            return;
+        }
+        let mut own = PatternSet::new(self.patterns.len());
+        let cache = &mut *self.cache.borrow_mut();
+        self.dfa.try_which_overlapping_matches(cache, &Input::new(text), &mut own).expect(
+            "without a limit on clearing the cache, and without Unicode word boundaries, the search cannot fail",
+        );
+        for pattern in own.iter().filter_map(|own| self.patterns.get(own.as_usize())) {
+            all.insert(PatternID::must(*pattern));
+        }
+    }
+
+    /// Builds the states that these texts lead to, and from those all that is near, as far as memory and time allow.
+    fn warm(&self, texts: impl Iterator<Item = Vec<u8>>, memory: usize) {
+        let cache = &mut *self.cache.borrow_mut();
+        let mut states = States::default();
+        for text in texts {
+            let Ok(mut state) = self.dfa.start_state_forward(cache, &Input::new(&text)) else { return };
+            states.add(state);
+            for octet in text {
+                let Ok(next) = self.dfa.next_state(cache, state, octet) else { return };
+                states.add(next);
+                state = next;
+            }
+            if cache.memory_usage() > memory {
+                return;
+            }
+        }
+        let octets: Vec<u8> =
+            self.dfa.byte_classes().representatives(0..=255).filter_map(|unit| unit.as_u8()).collect();
+        let mut steps = 0;
+        while let Some(state) = states.next() {
+            for octet in &octets {
+                let Ok(next) = self.dfa.next_state(cache, state, *octet) else { return };
+                states.add(next);
+            }
+            let _ = self.dfa.next_eoi_state(cache, state);
+            steps += octets.len();
+            if cache.memory_usage() > memory || steps > WARM_STEPS || cache.clear_count() > 0 {
+                return;
+            }
+        }
     }
 }
 

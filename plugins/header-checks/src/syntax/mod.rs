@@ -8,6 +8,7 @@ mod pcre;
 mod posix;
 mod set;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 pub use set::{Set, is_space};
@@ -57,6 +58,8 @@ pub struct Translated {
     pub backtracking: Option<String>,
     /// How many groups it has.
     pub groups: usize,
+    /// If it matches only texts that begin like a header field: the names that these have, in lower case.
+    pub names: Vec<Vec<u8>>,
 }
 
 /// Understands a pattern, or says what is wrong with it.
@@ -74,7 +77,8 @@ pub fn translate(dialect: Dialect, pattern: &[u8], flags: Flags) -> Result<Trans
         write_node(&mut text, &node, Form::Backtracking);
         text
     });
-    Ok(Translated { plain, plain_groups, backtracking, groups })
+    let names = field_names(&node);
+    Ok(Translated { plain, plain_groups, backtracking, groups, names })
 }
 
 /// A pattern as a tree.
@@ -192,6 +196,58 @@ fn write_trimmed(out: &mut String, node: &Node) {
         }
     }
     nodes.iter().for_each(|node| write_node(out, node, Form::Set));
+}
+
+/// How many names one pattern may have before they are not worth telling apart.
+const MAX_NAMES: usize = 16;
+
+/// The names of the fields that a pattern is about, if it begins like `^Subject:` or `^(From|To):`.
+fn field_names(node: &Node) -> Vec<Vec<u8>> {
+    let Node::Sequence(nodes) = node else { return Vec::new() };
+    let [Node::At(Place::TextStart), nodes @ ..] = nodes.as_slice() else { return Vec::new() };
+    let mut names = vec![Vec::new()];
+    for node in nodes {
+        let Some(pieces) = literals(node) else { return Vec::new() };
+        if pieces == [b":"] {
+            return names;
+        }
+        names = names.iter().flat_map(|name| pieces.iter().map(|piece| [name.as_slice(), piece].concat())).collect();
+        if names.len() > MAX_NAMES || names.iter().any(|name| name.contains(&b':')) {
+            return Vec::new();
+        }
+    }
+    Vec::new()
+}
+
+/// The texts that a node matches, in lower case, if they are few.
+fn literals(node: &Node) -> Option<Vec<Vec<u8>>> {
+    match node {
+        Node::Octet(set) => {
+            let octets: BTreeSet<u8> =
+                (0..=255).filter(|octet| set.has(*octet)).map(|octet| octet.to_ascii_lowercase()).collect();
+            (octets.len() == 1).then(|| octets.into_iter().map(|octet| vec![octet]).collect())
+        }
+        Node::Group(node) => literals(node),
+        Node::Alternatives(nodes) if nodes.len() <= MAX_NAMES => {
+            let texts: Option<Vec<Vec<Vec<u8>>>> = nodes.iter().map(literals).collect();
+            texts.map(|texts| texts.into_iter().flatten().collect())
+        }
+        Node::Sequence(nodes) => {
+            let mut texts = vec![Vec::new()];
+            for node in nodes {
+                let pieces = literals(node)?;
+                texts = texts
+                    .iter()
+                    .flat_map(|text: &Vec<u8>| pieces.iter().map(|piece| [text.as_slice(), piece].concat()))
+                    .collect();
+                if texts.len() > MAX_NAMES {
+                    return None;
+                }
+            }
+            Some(texts)
+        }
+        _ => None,
+    }
 }
 
 /// What a text is written for.
