@@ -25,7 +25,7 @@ const SOME: [&str; 10] = [
     "tables/manual-page-body-example",
 ];
 /// So many plugins a server: all of them are compiled before it listens.
-const AT_ONCE: usize = 3;
+const AT_ONCE: usize = 2;
 
 fn cases() -> Vec<Case> {
     load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("data/header-checks"))
