@@ -88,4 +88,5 @@ fn a_port_in_use_is_told() {
     let setup = Setup::new().port(taken.local_addr().unwrap().port());
     let said = said(&setup.write(), "serve"); // `check` opens no ports
     assert!(said.contains(&place(&setup, "address =")) && said.contains("in use"), "{said}");
+    assert!(!setup.folder().join("data").exists(), "nothing is half started");
 }

@@ -16,7 +16,7 @@ use crate::admin::{Control, House, ListenerFacts};
 use crate::config::Loaded;
 use crate::delivery::{Delivery, Routes, no_route};
 use crate::directory::Directory;
-use crate::listener::{Listener, Parts};
+use crate::listener::{Listener, Parts, Port};
 use crate::mail::Domain;
 use crate::plugin::{Chain, Plugin};
 use crate::queue::Queue;
@@ -46,13 +46,14 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
     let hostname = config.server.hostname().ok_or_else(|| {
         loaded.source.error_at(&["server", "hostname"], "the machine's own name is no domain; write one")
     })?;
+    let ports = take_ports(&loaded)?;
     make_data_dir(&loaded)?;
     prepare_apart(&loaded);
     let plugins = load_plugins(&loaded, &config.runtime).await?;
     let directory = Arc::new(directory(&loaded, hostname.clone())?);
     let routes = Routes::new(Arc::clone(&directory), &config.delivery);
     let queue = open_queue(&loaded, hostname.clone(), routes.clone())?;
-    let listeners = bind(&loaded, &hostname, &directory, &queue, &plugins)?;
+    let listeners = open_listeners(&loaded, ports, &hostname, &directory, &queue, &plugins)?;
     let data_dir = &config.server.data_dir;
     let control = Control::bind(data_dir).map_err(|err| {
         let message = format_args!("the control socket in {} cannot be made: {err}", data_dir.display());
@@ -99,9 +100,18 @@ fn open_queue(loaded: &Loaded, hostname: Domain, routes: Routes) -> Result<Queue
     opened.map(|(queue, _)| queue).map_err(|err| loaded.source.error_at(&["queue", "path"], err).into())
 }
 
-/// Opens the ports of all listeners.
-fn bind(
+/// Takes the ports of all listeners, before anything is made or changed on the disk.
+fn take_ports(loaded: &Loaded) -> Result<Vec<Port>, Failure> {
+    let take = |(index, listener): (usize, &crate::listener::Config)| {
+        Port::take(listener.address).map_err(|err| port_error(loaded, index, &err))
+    };
+    loaded.config.listeners.iter().enumerate().map(take).collect()
+}
+
+/// Puts the listeners together; from now on clients may connect.
+fn open_listeners(
     loaded: &Loaded,
+    ports: Vec<Port>,
     hostname: &Domain,
     directory: &Arc<Directory>,
     queue: &Queue,
@@ -110,10 +120,11 @@ fn bind(
     let config = &loaded.config;
     let smtp = Settings::new(config.smtp.clone(), hostname.clone());
     let no_relay = config.delivery.relay_host.is_none().then(no_route);
-    let bind = |(index, listener): (usize, &crate::listener::Config)| {
+    let open = |(index, (port, listener)): (usize, (Port, &crate::listener::Config))| {
         // The config has been checked: each name is that of a plugin.
         let chain = listener.chain.iter().filter_map(|name| plugins.get(name).cloned()).collect();
         let parts = Parts {
+            port,
             config: listener.clone(),
             smtp: Arc::clone(&smtp),
             directory: Arc::clone(directory),
@@ -121,12 +132,15 @@ fn bind(
             chain: Chain::new(chain),
             no_relay: no_relay.clone(),
         };
-        Listener::bind(parts).map_err(|err| {
-            let message = format!("{} {}", listener.address, cannot_bind(&err));
-            loaded.source.error_at(&["listener", &index.to_string(), "address"], message).into()
-        })
+        Listener::open(parts).map_err(|err| port_error(loaded, index, &err))
     };
-    config.listeners.iter().enumerate().map(bind).collect()
+    ports.into_iter().zip(&config.listeners).enumerate().map(open).collect()
+}
+
+fn port_error(loaded: &Loaded, index: usize, err: &io::Error) -> Failure {
+    let address = loaded.config.listeners.get(index).map(|listener| listener.address.to_string());
+    let message = format!("{} {}", address.unwrap_or_default(), cannot_bind(err));
+    loaded.source.error_at(&["listener", &index.to_string(), "address"], message).into()
 }
 
 /// Why, and what to do.

@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -49,8 +50,26 @@ struct Shared {
     no_relay: Option<Reply>,
 }
 
+/// A port that is ours, at which nobody is served yet: taken before anything else, so that a port in use leaves nothing behind.
+pub struct Port(Socket);
+
+impl Port {
+    /// Takes it.
+    pub fn take(address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
+        socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        socket.bind(&address.into())?;
+        Ok(Self(socket))
+    }
+}
+
 /// What a listener needs of the rest of the house.
 pub struct Parts {
+    /// Its port.
+    pub port: Port,
     /// Its own config.
     pub config: Config,
     /// Limits of the protocol, and how this host names itself.
@@ -66,10 +85,11 @@ pub struct Parts {
 }
 
 impl Listener {
-    /// Opens the port; nobody is served until `serve`.
-    pub fn bind(parts: Parts) -> io::Result<Self> {
-        let Parts { config, smtp, directory, queue, chain, no_relay } = parts;
-        let socket = bind(config.address)?;
+    /// Opens the port: clients may connect, and are served from `serve` on.
+    pub fn open(parts: Parts) -> io::Result<Self> {
+        let Parts { port: Port(socket), config, smtp, directory, queue, chain, no_relay } = parts;
+        socket.listen(BACKLOG)?;
+        let socket = TcpListener::from_std(socket.into())?;
         let permits = Permits::new(config.max_sessions as usize, config.max_sessions_per_client as usize);
         let shared = Shared {
             name: config.name,
@@ -117,18 +137,6 @@ impl Listener {
         drop(alive);
         let _ = all_gone.recv().await; // none: every sender is gone
     }
-}
-
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    use socket2::{Domain, Socket, Type};
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
 }
 
 impl Shared {
