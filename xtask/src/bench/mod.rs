@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: figures that anyone can measure again.
 
+mod flame;
 mod floor;
 mod idle;
 mod load;
@@ -24,10 +25,11 @@ use options::Options;
 pub fn command(words: &[&str]) -> Result<()> {
     match words {
         ["relay", rest @ ..] => relay::bench(rest),
+        ["flame", rest @ ..] => flame::bench(rest),
         ["policy", rest @ ..] => policy::bench(rest),
         ["idle", rest @ ..] => idle::bench(rest),
         ["help"] | [] => {
-            print!("{}\n{}\n{}", relay::HELP, policy::HELP, idle::HELP);
+            print!("{}\n{}\n{}\n{}", relay::HELP, policy::HELP, idle::HELP, flame::HELP);
             Ok(())
         }
         [other, ..] => Err(format!("no such bench: {other}; `bench help` has them all").into()),
