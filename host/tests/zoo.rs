@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use wasmta::mail::{BodyType, Envelope, HeaderBlock, Origin, QueueId, Recipient, ReversePath};
-use wasmta::plugin::{Chain, Config, LoadError, Plugin, Runtime, Sandbox, Subject, Transaction};
+use wasmta::plugin::{Chain, Config, LoadError, Plugin, Runtime, Sandbox, Services, Subject, Transaction};
 use wasmta::policy::{Mail, Notes, Session, Verdict};
 
 fn guest(name: &str) -> PathBuf {
@@ -44,7 +44,7 @@ impl Bed {
     fn new(name: &str) -> Self {
         let dir = std::env::temp_dir().join(format!("wasmta-zoo-{name}-{}", std::process::id()));
         let runtime = Runtime { cache_dir: dir.clone(), instances: 32, warm_instances: 4, ..Runtime::default() };
-        Self { sandbox: Sandbox::new(&runtime).expect("a sandbox"), _cache: TempDir(dir) }
+        Self { sandbox: Sandbox::new(&runtime, Services::default()).expect("a sandbox"), _cache: TempDir(dir) }
     }
 
     async fn zoo(&self, how: &str) -> Arc<Plugin> {

@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use super::{Failure, code, wait_for};
 use crate::config::{ConfigError, Loaded};
-use crate::plugin::{LoadError, Plugin, Runtime, Sandbox, SandboxError};
+use crate::plugin::{LoadError, Plugin, Runtime, Sandbox, SandboxError, Services};
 
 /// Loads all there is to load.
 pub(super) fn run(loaded: &Loaded) -> Result<(), Failure> {
     // The cache belongs to the server's user; who checks may be somebody else.
     let cache = Scratch::new()?;
     let runtime = Runtime { cache_dir: cache.0.clone(), ..loaded.config.runtime.clone() };
-    let plugins = wait_for(load_plugins(loaded, &runtime))??;
+    let plugins = wait_for(load_plugins(loaded, &runtime, services(loaded)?))??;
     let file = loaded.source.file().display();
     let (listeners, policies) = (loaded.config.listeners.len(), plugins.len());
     Ok(writeln!(io::stdout(), "{file}: fine; listeners: {listeners}, policies: {policies}")?)
@@ -23,7 +23,7 @@ pub(super) fn run(loaded: &Loaded) -> Result<(), Failure> {
 
 /// Compiles what is not compiled yet.
 pub(super) fn prepare(loaded: &Loaded) -> Result<(), Failure> {
-    wait_for(load_plugins(loaded, &loaded.config.runtime))??;
+    wait_for(load_plugins(loaded, &loaded.config.runtime, services(loaded)?))??;
     Ok(())
 }
 
@@ -32,7 +32,7 @@ pub(super) fn prepare(loaded: &Loaded) -> Result<(), Failure> {
 pub(super) fn prepare_apart(loaded: &Loaded) {
     let config = &loaded.config;
     let ready = |sandbox: Sandbox| config.plugins.values().all(|plugin| sandbox.is_ready(plugin));
-    if Sandbox::new(&config.runtime).is_ok_and(ready) {
+    if Sandbox::new(&config.runtime, Services::default()).is_ok_and(ready) {
         return;
     }
     tracing::info!("compiling policies");
@@ -45,15 +45,21 @@ pub(super) fn prepare_apart(loaded: &Loaded) {
     }
 }
 
+/// What the imports of policies stand on, as the config wants it.
+pub(super) fn services(_loaded: &Loaded) -> Result<Services, ConfigError> {
+    Ok(Services::default())
+}
+
 /// Every policy of the config, in a sandbox made for them.
 pub(super) async fn load_plugins(
     loaded: &Loaded,
     runtime: &Runtime,
+    services: Services,
 ) -> Result<BTreeMap<String, Arc<Plugin>>, ConfigError> {
     if loaded.config.plugins.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let sandbox = Sandbox::new(runtime).map_err(|err| {
+    let sandbox = Sandbox::new(runtime, services).map_err(|err| {
         let key = match err {
             SandboxError::Engine { .. } => "instances",
             SandboxError::Cache(_) => "cache-dir",

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::check::{Scratch, load_plugins};
+use super::check::{Scratch, load_plugins, services};
 use super::{Failure, Place, code, print_json, wait_for};
-use crate::plugin::{self, Inspection, LoadError, Runtime, Sandbox, bench};
+use crate::plugin::{self, Inspection, LoadError, Runtime, Sandbox, Services, bench};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -68,7 +68,7 @@ async fn time(
     loaded.config.plugins.retain(|own, _| own == name);
     let cache = Scratch::new()?;
     let runtime = Runtime { cache_dir: cache.0.clone(), instances, ..loaded.config.runtime.clone() };
-    let plugins = load_plugins(&loaded, &runtime).await?;
+    let plugins = load_plugins(&loaded, &runtime, services(&loaded)?).await?;
     let no_plugin = || Failure::new(code::USAGE, format_args!("the config has no [plugin.{name}]"));
     let plugin = plugins.get(name).ok_or_else(no_plugin)?;
     let message = if message.contains(&b'\r') {
@@ -124,7 +124,7 @@ fn inspect(file: PathBuf, json: bool) -> Result<(), Failure> {
     };
     let cache = Scratch::new()?;
     let runtime = Runtime { cache_dir: cache.0.clone(), instances: 1, ..Runtime::default() };
-    let sandbox = Sandbox::new(&runtime).map_err(|err| Failure::new(code::SYSTEM, err))?;
+    let sandbox = Sandbox::new(&runtime, Services::default()).map_err(|err| Failure::new(code::SYSTEM, err))?;
     let inspection: Inspection = wait_for(sandbox.inspect(&plugin::Config::new(file.clone())))?.map_err(wrong)?;
     if json {
         return print_json(&inspection);

@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::check::{load_plugins, prepare_apart};
+use super::check::{load_plugins, prepare_apart, services};
 use super::{Failure, code, log};
 use crate::admin::{Control, House, ListenerFacts};
 use crate::config::Loaded;
@@ -49,7 +49,7 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
     let ports = take_ports(&loaded)?;
     make_data_dir(&loaded)?;
     prepare_apart(&loaded);
-    let plugins = load_plugins(&loaded, &config.runtime).await?;
+    let plugins = load_plugins(&loaded, &config.runtime, services(&loaded)?).await?;
     let directory = Arc::new(directory(&loaded, hostname.clone())?);
     let routes = Routes::new(Arc::clone(&directory), &config.delivery);
     let queue = open_queue(&loaded, hostname.clone(), routes.clone())?;

@@ -9,6 +9,7 @@ use wasmtime::{StoreLimits, StoreLimitsBuilder};
 use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
+use super::services::Services;
 use super::stats::Stats;
 use crate::policy::{Edit, Symbol};
 
@@ -30,6 +31,8 @@ pub(super) struct Identity {
     pub name: String,
     /// Octets of linear memory.
     pub memory: usize,
+    /// What its imports stand on.
+    pub services: Services,
     /// What it counts.
     pub stats: Stats,
 }

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use wasmtime::Store;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, Instance, InstancePre, Lift, Linker, WasmList};
+use wasmtime::{Engine, Store};
 use wasmtime_wizer::{ComponentInstanceState, Wizer};
 
 use super::bindings::exports::wasmta::policy as exports;
@@ -15,11 +15,14 @@ use super::cache::{Cache, Key};
 use super::config::Config;
 use super::context::{Context, Identity, ticks};
 use super::engine::Engines;
+use super::services::Services;
 use super::stats::Stats;
 use crate::policy::Stage;
 
 const PACKAGE: &str = "wasmta:policy/";
 const VERSION: &str = "0.1";
+/// Imports that the config has to grant by name.
+const NEED_GRANT: [&str; 3] = ["kv", "dns", "net"];
 /// Octets of a component's file.
 const MAX_COMPONENT: u64 = 256 * 1024 * 1024;
 
@@ -194,8 +197,29 @@ fn compile(engines: &Engines, config: &Config, bytes: &[u8]) -> Result<Component
     Component::new(&engines.load, bytes).map_err(|err| not(format!("{err:#}")))
 }
 
+/// Whether it has been granted what it imports, and the host has it.
+fn check_grants(
+    component: &Component,
+    engines: &Engines,
+    grants: &[String],
+    services: &Services,
+) -> Result<(), LoadError> {
+    for (name, _) in component.component_type().imports(&engines.load) {
+        let refused = |remedy| Err(LoadError::Import { import: name.into(), remedy });
+        let interface = name.strip_prefix(PACKAGE).and_then(|interface| interface.split('@').next());
+        let Some(interface) = interface.filter(|interface| NEED_GRANT.contains(interface)) else { continue };
+        if !grants.iter().any(|grant| grant == interface) {
+            return refused(format!("add `grants = [\"{interface}\"]` to its table in the config if it may have that"));
+        }
+        if !services.provides(interface) {
+            return refused("this wasmta does not provide it".into());
+        }
+    }
+    Ok(())
+}
+
 /// What it exports and imports, by its type alone.
-fn check_type(component: &Component, engines: &Engines, grants: &[String]) -> Result<Vec<String>, LoadError> {
+fn check_type(component: &Component, engines: &Engines) -> Result<Vec<String>, LoadError> {
     let kind = component.component_type();
     let engine = &engines.load;
     let mut imports = Vec::new();
@@ -211,14 +235,7 @@ fn check_type(component: &Component, engines: &Engines, grants: &[String]) -> Re
         check_version(name, version)?;
         match interface {
             "types" | "log" | "metric" | "clock" | "score" => {}
-            "kv" | "dns" | "net" if !grants.iter().any(|grant| grant == interface) => {
-                let remedy = format!("add `grants = [\"{interface}\"]` to its table in the config if it may have that");
-                return Err(LoadError::Import { import: name.into(), remedy });
-            }
-            "kv" | "dns" | "net" => {
-                let remedy = "this version of wasmta does not provide it yet".into();
-                return Err(LoadError::Import { import: name.into(), remedy });
-            }
+            interface if NEED_GRANT.contains(&interface) => {}
             _ => return Err(LoadError::Import { import: name.into(), remedy: "this host does not know it".into() }),
         }
     }
@@ -277,9 +294,14 @@ fn find_hooks(pre: &InstancePre<Context>) -> Result<Hooks, LoadError> {
     Ok(hooks)
 }
 
-fn link(engines: &Engines, run: bool, component: &Component) -> Result<InstancePre<Context>, LoadError> {
-    let mut linker = Linker::new(if run { &engines.run } else { &engines.load });
+fn linker(engine: &Engine) -> Result<Linker<Context>, LoadError> {
+    let mut linker = Linker::new(engine);
     super::import::add_to_linker(&mut linker).map_err(|err| LoadError::Interface(format!("{err:#}")))?;
+    Ok(linker)
+}
+
+fn link(engines: &Engines, run: bool, component: &Component) -> Result<InstancePre<Context>, LoadError> {
+    let linker = linker(if run { &engines.run } else { &engines.load })?;
     linker.instantiate_pre(component).map_err(|err| LoadError::Interface(format!("it does not fit this host: {err:#}")))
 }
 
@@ -344,11 +366,18 @@ pub(super) async fn configure(
 pub(super) async fn inspect(engines: &Engines, config: &Config) -> Result<Inspection, LoadError> {
     let bytes = read(&config.source)?;
     let component = compile(engines, config, &bytes)?;
-    let imports = check_type(&component, engines, &["kv".into(), "dns".into(), "net".into()])?;
-    let pre = link(engines, false, &component)?;
+    let imports = check_type(&component, engines)?;
+    let mut linker = linker(&engines.load)?;
+    // What `describe` may not use anyway need not be there.
+    let pre = linker.define_unknown_imports_as_traps(&component).and_then(|()| linker.instantiate_pre(&component));
+    let pre = pre.map_err(|err| LoadError::Interface(format!("it does not fit this host: {err:#}")))?;
     let hooks = find_hooks(&pre)?;
-    let identity =
-        Arc::new(Identity { name: "inspect".into(), memory: config.memory.as_usize(), stats: Stats::default() });
+    let identity = Arc::new(Identity {
+        name: "inspect".into(),
+        memory: config.memory.as_usize(),
+        services: Services::default(),
+        stats: Stats::default(),
+    });
     let manifest = bounded(config, "describe", async {
         let mut store = load_store(engines, &identity, config);
         let instance = pre.instantiate_async(&mut store).await.map_err(failed("describe"))?;
@@ -396,7 +425,8 @@ pub(super) async fn load(
         return Ok(Loaded { pre, hooks, manifest: card.manifest, snapshot: card.snapshot });
     }
     let plain = compile(engines, config, &bytes)?;
-    check_type(&plain, engines, &config.grants)?;
+    check_type(&plain, engines)?;
+    check_grants(&plain, engines, &config.grants, &identity.services)?;
     let (manifest, snapshot) =
         bounded(config, "configure", prepare(engines, identity, config, &bytes, &plain, &settings)).await?;
     let compiled = engines

@@ -1,7 +1,7 @@
 //! The sandbox: policies are WebAssembly components, and each call of a hook runs in a fresh instance with limits on everything.
 //!
 //! `load` makes a policy ready, `run` is one call, `import` is what a guest may call, `resource` what it may look at,
-//! `cache` keeps compiled policies, `stats` counts.
+//! `services` what those calls stand on, `cache` keeps compiled policies, `stats` counts.
 //!
 //! Architecture invariant: the only room that names wasmtime. No plugin can do more to a session than its verdict says: a trap, a
 //! hang or a full memory is that plugin's failure and counts as its `on-error`.
@@ -18,6 +18,7 @@ mod load;
 mod mime;
 mod resource;
 mod run;
+mod services;
 mod stats;
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use serde::Serialize;
 pub use config::{Config, Mode, Runtime};
 pub use load::{Inspection, LoadError, Manifest};
 pub use run::{Plugin, Subject, Transaction};
+pub use services::Services;
 pub use stats::Snapshot as Counters;
 
 use cache::Cache;
@@ -40,6 +42,7 @@ use crate::policy::{Decision, Mail, Opinion, Session, Stage, Verdict, apply};
 pub struct Sandbox {
     engines: Arc<Engines>,
     cache: Cache,
+    services: Services,
 }
 
 /// Why the sandbox itself cannot be set up.
@@ -60,18 +63,23 @@ pub enum SandboxError {
 
 impl Sandbox {
     /// Reserves the instances and opens the cache.
-    pub fn new(runtime: &Runtime) -> Result<Self, SandboxError> {
+    pub fn new(runtime: &Runtime, services: Services) -> Result<Self, SandboxError> {
         let engines = Engines::new(runtime)
             .map_err(|err| SandboxError::Engine { instances: runtime.instances, why: format!("{err:#}") })?;
         let dir = runtime.cache_dir.as_path();
         let cache = Cache::open(dir).map_err(|err| SandboxError::Cache(format!("{}: {err}", dir.display())))?;
-        Ok(Self { engines: Arc::new(engines), cache })
+        Ok(Self { engines: Arc::new(engines), cache, services })
     }
 
     /// Loads one policy under the name that the config gives it.
     pub async fn load(&self, name: &str, config: &Config) -> Result<Arc<Plugin>, LoadError> {
         let memory = config.memory.as_usize();
-        let identity = Arc::new(Identity { name: name.to_owned(), memory, stats: Stats::default() });
+        let identity = Arc::new(Identity {
+            name: name.to_owned(),
+            memory,
+            services: self.services.clone(),
+            stats: Stats::default(),
+        });
         let loaded = load::load(&self.engines, &self.cache, &identity, config).await?;
         Ok(Arc::new(Plugin::new(identity, config.clone(), loaded, Arc::clone(&self.engines))))
     }
