@@ -21,8 +21,14 @@ const IMPURE: [&str; 10] = [
 ];
 
 /// Crates that one room alone may name.
-const ALONE: [(&str, &str); 4] =
-    [("wasmtime", "plugin"), ("wasmtime_wasi", "plugin"), ("hickory", "net"), ("rustls", "net")];
+const ALONE: [(&str, &str); 6] = [
+    ("wasmtime", "plugin"),
+    ("wasmtime_wasi", "plugin"),
+    ("hickory", "net"),
+    ("rustls", "net"),
+    ("oci_client", "install"),
+    ("reqwest", "install"),
+];
 
 #[test]
 fn rooms_import_one_way() {

@@ -14,6 +14,7 @@ mod dialogue;
 mod disk_full;
 mod first_look;
 mod header_checks;
+mod install;
 mod limits;
 mod plugins;
 mod refusals;

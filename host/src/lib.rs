@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod delivery;
 pub mod directory;
+pub mod install;
 pub mod listener;
 pub mod mail;
 pub mod plugin;

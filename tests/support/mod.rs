@@ -6,10 +6,11 @@ mod maildir;
 mod mta;
 mod peer;
 mod sink;
+pub mod web;
 
 pub use folder::Folder;
 pub use maildir::Maildir;
-pub use mta::{Mta, Setup, component_file, wasmta};
+pub use mta::{Mta, Setup, binary, component_file, shared_cache, wasmta};
 pub use peer::{Peer, play};
 pub use sink::{Answer, Point, Sink};
 

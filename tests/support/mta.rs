@@ -223,8 +223,13 @@ pub fn wasmta(config: &Path, arguments: &[&str]) -> Output {
     }
 }
 
+/// The program under test.
+pub fn binary() -> &'static Path {
+    &BINARY
+}
+
 fn command(config: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(&*BINARY);
+    let mut command = Command::new(binary());
     command.args(arguments).arg("-c").arg(config);
     command
 }
@@ -248,7 +253,7 @@ fn build_dir() -> PathBuf {
 }
 
 /// Components compiled by one scenario serve the next.
-fn shared_cache() -> PathBuf {
+pub fn shared_cache() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled-policies")
 }
 

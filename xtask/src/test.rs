@@ -146,7 +146,7 @@ fn dependencies(tally: &mut Tally) {
     });
 }
 
-/// Postfix is compared with, swaks sends. Where they cannot be had, the tests that use them say so and are skipped.
+/// Postfix is compared with, swaks sends, policies are installed from docker-registry. Where they cannot be had, the tests that use them say so and are skipped.
 fn install_what_tests_use() {
     println!("== packages");
     let had_postfix = find_program("postfix").is_some();
@@ -160,6 +160,16 @@ fn install_what_tests_use() {
         }
     }
     install_packages(&["postfix", "postfix-pcre", "swaks"]);
+    let had_registry = find_program("docker-registry").is_some();
+    install_packages(&["docker-registry"]);
+    if !had_registry && find_program("docker-registry").is_some() {
+        // Tests start one of their own; Debian's package starts one for the whole machine.
+        let _ = Command::new("invoke-rc.d")
+            .args(["docker-registry", "stop"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+    }
     if let Some(postfix) = find_program("postfix").filter(|_| !had_postfix) {
         let _ = Command::new(postfix).arg("stop").stdout(Stdio::null()).stderr(Stdio::null()).status();
     }

@@ -93,6 +93,7 @@ fn explain(loaded: &Loaded, name: &str, err: &LoadError) -> ConfigError {
         }
         LoadError::File { .. }
         | LoadError::NotAComponent { .. }
+        | LoadError::Pinned { .. }
         | LoadError::Interface(_)
         | LoadError::Failed { .. } => {
             path.push("source");

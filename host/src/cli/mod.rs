@@ -2,6 +2,8 @@
 //! of sysexits(3).
 
 mod check;
+mod inspect;
+mod install;
 mod log;
 mod plugin;
 mod queue;
@@ -10,7 +12,7 @@ mod status;
 
 use std::fmt;
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -156,10 +158,13 @@ impl Arguments {
 struct Place(Option<PathBuf>);
 
 impl Place {
-    fn load(&self) -> Result<Loaded, Failure> {
+    fn file(&self) -> PathBuf {
         let from_environment = || std::env::var_os("WASMTA_CONFIG").filter(|name| !name.is_empty()).map(PathBuf::from);
-        let file = self.0.clone().or_else(from_environment);
-        Ok(Config::load(file.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG)))?)
+        self.0.clone().or_else(from_environment).unwrap_or_else(|| DEFAULT_CONFIG.into())
+    }
+
+    fn load(&self) -> Result<Loaded, Failure> {
+        Ok(Config::load(&self.file())?)
     }
 
     /// One that asks the running server.

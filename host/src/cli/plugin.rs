@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::check::{Scratch, load_plugins, services};
-use super::{Failure, Place, code, print_json, wait_for};
-use crate::plugin::{self, Inspection, LoadError, Runtime, Sandbox, Services, bench};
+use super::{Failure, Place, code, inspect, install, print_json, wait_for};
+use crate::plugin::{Runtime, bench};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -17,13 +17,20 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show what a component says of itself: hooks, imports, settings, symbols; no config is needed
+    /// Show what a component says of itself: hooks, the grants it needs, settings, symbols; no config is needed
     Inspect {
         /// The component
         file: PathBuf,
         /// As JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Install a policy from a file, a registry (oci://HOST/REPOSITORY:TAG) or an https URL, or another version of one
+    Install(install::Install),
+    /// Take an installed policy away again
+    Remove {
+        /// Under which name it is installed
+        name: String,
     },
     /// Time every hook of a policy of the config: a fresh instance, the call, and its end; and what live instances cost
     Bench {
@@ -48,7 +55,9 @@ pub(super) enum Command {
 pub(super) fn run(config: &Place, command: Command) -> Result<(), Failure> {
     match command {
         Command::List { json } => list(config, json),
-        Command::Inspect { file, json } => inspect(file, json),
+        Command::Inspect { file, json } => inspect::run(file, json),
+        Command::Install(arguments) => install::run(config, &arguments),
+        Command::Remove { name } => install::remove(config, &name),
         Command::Bench { name, message, calls, instances, json } => {
             let message = message.map_or_else(|| Ok(b"Subject: hello\r\n\r\nhello\r\n".to_vec()), std::fs::read)?;
             wait_for(time(config, &name, &message, calls, instances, json))?
@@ -115,27 +124,4 @@ fn list(config: &Place, json: bool) -> Result<(), Failure> {
         )?;
     }
     Ok(())
-}
-
-fn inspect(file: PathBuf, json: bool) -> Result<(), Failure> {
-    let wrong = |err: LoadError| match err {
-        LoadError::File { .. } | LoadError::NotAComponent { .. } => Failure::new(code::DATA, err), // they name it
-        err => Failure::new(code::DATA, format_args!("{}: {err}", file.display())),
-    };
-    let cache = Scratch::new()?;
-    let runtime = Runtime { cache_dir: cache.0.clone(), instances: 1, ..Runtime::default() };
-    let sandbox = Sandbox::new(&runtime, Services::default()).map_err(|err| Failure::new(code::SYSTEM, err))?;
-    let inspection: Inspection = wait_for(sandbox.inspect(&plugin::Config::new(file.clone())))?.map_err(wrong)?;
-    if json {
-        return print_json(&inspection);
-    }
-    let manifest = &inspection.manifest;
-    let mut out = io::stdout().lock();
-    writeln!(out, "{} {}: {}", manifest.name, manifest.version, manifest.summary)?;
-    writeln!(out, "hooks: {}", inspection.hooks.join(", "))?;
-    writeln!(out, "imports: {}", inspection.imports.join(", "))?;
-    for (symbol, weight, summary) in &manifest.symbols {
-        writeln!(out, "symbol {symbol} ({weight}): {summary}")?;
-    }
-    Ok(writeln!(out, "settings: {}", manifest.settings_schema)?)
 }

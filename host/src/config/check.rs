@@ -5,7 +5,7 @@ use std::fmt::Display;
 
 use super::{Config, ConfigError, Source, nearest};
 use crate::directory::Directory;
-use crate::plugin;
+use crate::plugin::{self, is_plain_name};
 
 /// What a policy may be granted beyond what all have.
 const GRANTS: [&str; 3] = ["kv", "dns", "net"];
@@ -219,9 +219,4 @@ impl Checker<'_> {
         }
         Ok(())
     }
-}
-
-fn is_plain_name(name: &str) -> bool {
-    let plain = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_');
-    (1..=64).contains(&name.len()) && name.bytes().all(plain)
 }

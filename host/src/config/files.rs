@@ -6,18 +6,26 @@ use serde_json::Value;
 
 use super::source::read_text;
 use super::{Config, ConfigError, Source};
+use crate::install::{Lock, Store};
 
 /// Octets of one file that a plugin's settings name.
 const MAX_FILE: u64 = 16 << 20;
 /// Octets of all files that one plugin's settings name.
 const MAX_FILES: u64 = 64 << 20;
 
-/// Makes file names independent of the folder and puts the content of files into plugins' settings.
+/// Makes the names of directories independent of the folder.
+pub(super) fn resolve_dirs(config: &mut Config, source: &Source) {
+    let data_dir = source.folder().join(&config.server.data_dir); // an absolute path stays
+    config.runtime.cache_dir = data_dir.join(&config.runtime.cache_dir);
+    config.runtime.plugin_dir = data_dir.join(&config.runtime.plugin_dir);
+    config.server.data_dir = data_dir;
+}
+
+/// Makes file names independent of the folder, finds what is installed, and puts the content of files into plugins' settings.
 pub(super) fn resolve(config: &mut Config, source: &Source) -> Result<(), ConfigError> {
     let folder = source.folder();
-    let from_folder = |path: &mut PathBuf| *path = folder.join(&*path); // an absolute path stays
-    from_folder(&mut config.server.data_dir);
-    config.runtime.cache_dir = config.server.data_dir.join(&config.runtime.cache_dir);
+    let from_folder = |path: &mut PathBuf| *path = folder.join(&*path);
+    resolve_dirs(config, source);
     if let Some(path) = &mut config.directory.users_file {
         from_folder(path);
     }
@@ -25,8 +33,12 @@ pub(super) fn resolve(config: &mut Config, source: &Source) -> Result<(), Config
     let filled = |path: &str| folder.join(path.replace("{data-dir}", &data_dir));
     config.directory.maildir = filled(&config.directory.maildir).to_string_lossy().into_owned();
     config.queue.path = filled(&config.queue.path.to_string_lossy());
+    let lock_file = Lock::path(source.file());
+    let lock = Lock::read(&lock_file).map_err(|err| ConfigError::of_file(&lock_file, err.to_string()))?;
+    let store = Store::new(&config.runtime.plugin_dir);
     for (name, plugin) in &mut config.plugins {
-        from_folder(&mut plugin.source);
+        let located = lock.locate(name, &plugin.source, folder, &store);
+        (plugin.source, plugin.pin) = located.map_err(|err| source.error_at(&["plugin", name, "source"], err))?;
         let mut path = vec!["plugin".to_owned(), name.clone(), "settings".to_owned()];
         let mut reader = Reader { folder, source, left: MAX_FILES };
         reader.read_into(&mut plugin.settings, &mut path)?;

@@ -6,13 +6,14 @@ mod server;
 mod source;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 pub use server::{LogFormat, Server};
 pub use source::{ConfigError, Place, Source};
 
+use crate::install::Lock;
 use crate::{delivery, directory, listener, plugin, queue, smtp};
 
 /// All of it.
@@ -62,6 +63,34 @@ impl Config {
         files::resolve(&mut config, &source)?;
         check::check(&config, &source)?;
         Ok(Loaded { config, source })
+    }
+}
+
+/// What installing needs of a config. A plugin that the config names may be missing still: it is to be installed.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// The folder that the config's file names start from.
+    pub folder: PathBuf,
+    /// The lock file.
+    pub lock: PathBuf,
+    /// Where components are kept.
+    pub plugin_dir: PathBuf,
+    /// The `source` of each plugin, as the config writes it.
+    pub sources: BTreeMap<String, PathBuf>,
+}
+
+impl Places {
+    /// Reads the file, and none of those it names.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        let source = Source::read(file)?;
+        let mut config: Config = source.parse()?;
+        files::resolve_dirs(&mut config, &source);
+        Ok(Self {
+            folder: source.folder().to_owned(),
+            lock: Lock::path(file),
+            plugin_dir: config.runtime.plugin_dir,
+            sources: config.plugins.into_iter().map(|(name, plugin)| (name, plugin.source)).collect(),
+        })
     }
 }
 

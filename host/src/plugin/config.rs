@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::Digest;
 use crate::policy::OnError;
 use crate::units::{ByteSize, Duration};
 
@@ -39,6 +40,24 @@ pub struct Config {
     /// Its settings, in its own words. `{ file = "NAME" }` anywhere in them gets the file's text added as `content`.
     #[serde(default = "default_settings", deserialize_with = "table")]
     pub settings: serde_json::Value,
+    /// Which component the file must hold, if the lock file says so.
+    #[serde(skip)]
+    pub pin: Option<Pin>,
+}
+
+/// What the lock file says of a component.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pin {
+    /// Its digest.
+    pub digest: Digest,
+    /// What the operator does if the file has another.
+    pub remedy: String,
+}
+
+/// Whether a text can be a plugin's name: 1 to 64 letters, digits, `-` and `_`.
+pub fn is_plain_name(name: &str) -> bool {
+    let plain = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_');
+    (1..=64).contains(&name.len()) && name.bytes().all(plain)
 }
 
 impl Config {
@@ -54,6 +73,7 @@ impl Config {
             max_instances: default_max_instances(),
             grants: Vec::new(),
             settings: default_settings(),
+            pin: None,
         }
     }
 }
@@ -91,6 +111,8 @@ fn default_settings() -> serde_json::Value {
 pub struct Runtime {
     /// Where compiled policies are kept; nobody but the MTA's user may write there. Default `cache` in the data directory.
     pub cache_dir: PathBuf,
+    /// Where `wasmta plugin install` keeps components. Default `plugins` in the data directory.
+    pub plugin_dir: PathBuf,
     /// How many instances may live at once, for all plugins together. Each reserves `slot-memory` of address space (not of memory).
     /// Default 1000.
     pub instances: u32,
@@ -104,6 +126,7 @@ impl Default for Runtime {
     fn default() -> Self {
         Self {
             cache_dir: PathBuf::from("cache"),
+            plugin_dir: PathBuf::from("plugins"),
             instances: 1000,
             warm_instances: 64,
             slot_memory: ByteSize::from_mib(64),

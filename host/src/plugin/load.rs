@@ -10,6 +10,7 @@ use wasmtime::component::{Component, Instance, InstancePre, Lift, Linker, WasmLi
 use wasmtime::{Engine, Store};
 use wasmtime_wizer::{ComponentInstanceState, Wizer};
 
+use super::Digest;
 use super::bindings::exports::wasmta::policy as exports;
 use super::cache::{Cache, Key};
 use super::config::Config;
@@ -24,7 +25,7 @@ const VERSION: &str = "0.1";
 /// Imports that the config has to grant by name.
 const NEED_GRANT: [&str; 3] = ["kv", "dns", "net"];
 /// Octets of a component's file.
-const MAX_COMPONENT: u64 = 256 * 1024 * 1024;
+pub const MAX_COMPONENT: u64 = 256 * 1024 * 1024;
 
 /// Why a policy cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +45,18 @@ pub enum LoadError {
         path: PathBuf,
         /// What is wrong with it.
         why: String,
+    },
+    /// Another component than the one that was installed.
+    #[error("{path} has {found}, but the lock file says {expected}; {remedy}")]
+    Pinned {
+        /// Which.
+        path: PathBuf,
+        /// What lies there.
+        found: Digest,
+        /// What was installed.
+        expected: Digest,
+        /// What to do.
+        remedy: String,
     },
     /// It needs something that it is not given.
     #[error("it imports {import}; {remedy}")]
@@ -177,6 +190,31 @@ pub struct Inspection {
     pub hooks: Vec<&'static str>,
     /// Interfaces it imports.
     pub imports: Vec<String>,
+    /// Octets of the file.
+    pub size: u64,
+    /// Of the file.
+    pub digest: Digest,
+}
+
+impl Inspection {
+    /// What it has to be granted, in the config's words.
+    pub fn grants(&self) -> Vec<String> {
+        let interfaces = self.imports.iter().filter_map(|name| name.strip_prefix(PACKAGE)?.split('@').next());
+        interfaces.filter(|name| NEED_GRANT.contains(name)).map(str::to_owned).collect()
+    }
+}
+
+/// The component of a config: the one that the lock file means, if it says one.
+fn read_pinned(config: &Config) -> Result<Vec<u8>, LoadError> {
+    let bytes = read(&config.source)?;
+    if let Some(pin) = &config.pin {
+        let found = Digest::of(&bytes);
+        if found != pin.digest {
+            let (path, remedy) = (config.source.clone(), pin.remedy.clone());
+            return Err(LoadError::Pinned { path, found, expected: pin.digest, remedy });
+        }
+    }
+    Ok(bytes)
 }
 
 /// Reads a component's file, bounded.
@@ -385,7 +423,7 @@ pub(super) async fn inspect(engines: &Engines, config: &Config) -> Result<Inspec
     })
     .await?;
     let hooks = Stage::ALL.iter().filter(|stage| hooks.has(**stage)).map(|stage| stage.as_str()).collect();
-    Ok(Inspection { manifest, hooks, imports })
+    Ok(Inspection { manifest, hooks, imports, size: bytes.len() as u64, digest: Digest::of(&bytes) })
 }
 
 /// Under what a policy with its settings lies in the cache.
@@ -404,7 +442,7 @@ impl Keys {
 
 /// Whether `load` would find everything in the cache.
 pub(super) fn is_ready(engines: &Engines, cache: &Cache, config: &Config) -> bool {
-    let Ok(bytes) = read(&config.source) else { return false };
+    let Ok(bytes) = read_pinned(config) else { return false };
     let Keys { compiled, card } = Keys::new(engines, config, &bytes, &config.settings.to_string());
     cache.get(&engines.run, &compiled).is_some() && cache.card(&card).is_some()
 }
@@ -416,7 +454,7 @@ pub(super) async fn load(
     identity: &Arc<Identity>,
     config: &Config,
 ) -> Result<Loaded, LoadError> {
-    let bytes = read(&config.source)?;
+    let bytes = read_pinned(config)?;
     let settings = config.settings.to_string();
     let Keys { compiled: key, card: card_key } = Keys::new(engines, config, &bytes, &settings);
     if let Some((component, card)) = cache.get(&engines.run, &key).zip(cache.card(&card_key)) {

@@ -12,6 +12,7 @@ mod cache;
 mod call;
 pub mod config;
 mod context;
+mod digest;
 mod engine;
 mod import;
 mod load;
@@ -25,8 +26,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-pub use config::{Config, Mode, Runtime};
-pub use load::{Inspection, LoadError, Manifest};
+pub use config::{Config, Mode, Pin, Runtime, is_plain_name};
+pub use digest::{Digest, NoDigest};
+pub use load::{Inspection, LoadError, MAX_COMPONENT, Manifest};
 pub use run::{Plugin, Subject, Transaction};
 pub use services::Services;
 pub use stats::Snapshot as Counters;
