@@ -263,6 +263,36 @@ async fn notes_last_from_rcpt_to_message() {
     assert_eq!(chain.judge_message(&session, &mut mail).await.verdict, Verdict::Pass);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_call_was_like_is_known_even_if_it_failed() {
+    let bed = Bed::new("calls");
+    for (how, failed) in [("hoard", "trapped"), ("spin", "processor time is spent"), ("forge-log", "")] {
+        let mail = mail("");
+        let transaction = Transaction { id: mail.id, envelope: mail.envelope, announced_size: None, notes: mail.notes };
+        let chain = Chain::new(vec![bed.zoo(how).await]);
+        let calls = chain.judge(&session(), Subject::Rcpt(transaction, recipient())).await.calls;
+        let [call] = calls.as_slice() else { panic!("{how}: {calls:?}") };
+        assert!(call.plugin == "zoo" && call.counts && call.memory > 0 && call.micros > 0, "{how}: {call:?}");
+        match &call.verdict {
+            Err(why) => assert!(!failed.is_empty() && call.instead.is_some(), "{how}: {why}"),
+            Ok(verdict) => {
+                assert_eq!((verdict, failed), (&Verdict::Pass, ""), "{how}");
+                assert!(
+                    call.events.iter().all(|event| event.import == "log" && !event.answer.contains('\n')),
+                    "{call:?}"
+                );
+                assert!(!call.events.is_empty());
+            }
+        }
+    }
+    let calls = Chain::new(vec![bed.zoo("message-all-edits").await])
+        .judge_message(&session(), &mut mail("Subject: x\n\nbody\n"))
+        .await
+        .calls;
+    let edits = calls.first().map(|call| call.edits.as_slice()).expect("a call");
+    assert!(edits.iter().any(|edit| edit == "inserts header field 0: X-Zoo: first"), "{edits:?}");
+}
+
 #[tokio::test]
 async fn what_cannot_be_a_policy_is_refused_at_load() {
     let bed = Bed::new("refused");

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::context::Trace;
 use super::{Chain, Plugin, Subject, Transaction};
 use crate::mail::{BodyType, Envelope, ForwardPath, HeaderBlock, Origin, QueueId, Recipient, ReversePath};
 use crate::policy::{Mail, Notes, Session, Stage};
@@ -69,7 +70,7 @@ pub async fn live(plugin: &Arc<Plugin>, message: &[u8], instances: u32) -> std::
     let before = pss_kib()?;
     let mut alive = Vec::new();
     for _ in 0..instances {
-        let call = plugin.fresh(&session, subject(&mail, stage), 0.0).await;
+        let call = plugin.fresh(&session, subject(&mail, stage), 0.0, &Trace::default()).await;
         alive.push(call.map_err(|failure| std::io::Error::other(failure.to_string()))?);
     }
     Ok(LiveCost { instances, pss_kib: pss_kib()?.saturating_sub(before) })

@@ -1,17 +1,17 @@
 //! What one call of a hook has to itself: resources, limits, and what it brought forth so far.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use wasmtime::component::ResourceTable;
-use wasmtime::{StoreLimits, StoreLimitsBuilder};
+use wasmtime::{ResourceLimiter, StoreLimits, StoreLimitsBuilder};
 use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::services::Services;
 use super::stats::Stats;
-use crate::policy::{Edit, Symbol};
+use crate::policy::{Edit, Events, Symbol};
 
 /// Handles of the host that a call may have at once. It is lent three; the rest is for WASI.
 const MAX_HANDLES: usize = 256;
@@ -41,13 +41,15 @@ pub(super) struct Identity {
 pub(super) struct Context {
     pub identity: Arc<Identity>,
     pub table: ResourceTable,
-    pub limits: StoreLimits,
+    pub limits: Limits,
     pub edits: Vec<Edit>,
     pub edit_octets: usize,
     pub symbols: Vec<Symbol>,
     /// Points of the plugins before this one.
     pub score_before: f64,
     pub log_lines: u32,
+    /// What it asked of the host; kept by others when the call is cut off.
+    trace: Trace,
     /// What the lines of the log are about.
     pub subject: String,
     pub started: Instant,
@@ -58,7 +60,7 @@ pub(super) struct Context {
 }
 
 impl Context {
-    pub fn new(identity: Arc<Identity>, subject: String, ticks: u64) -> Self {
+    pub fn new(identity: Arc<Identity>, subject: String, ticks: u64, trace: Trace) -> Self {
         // Instances, tables and memories of one component: generous for JavaScript and Python, finite for the rest.
         let limits = StoreLimitsBuilder::new()
             .memory_size(identity.memory)
@@ -68,6 +70,7 @@ impl Context {
             .memories(8)
             .trap_on_grow_failure(false)
             .build();
+        let limits = Limits { limits, memory: 0, trace: trace.clone() };
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_HANDLES);
         Self {
@@ -79,12 +82,20 @@ impl Context {
             symbols: Vec::new(),
             score_before: 0.0,
             log_lines: 0,
+            trace,
             subject,
             started: Instant::now(),
             ticks_left: ticks,
             wasi: None,
             output: None,
         }
+    }
+
+    /// Notes what the guest asked of the host and was told, for `explain`. The texts are made only if there is room for them; no content of
+    /// messages and no value of a store goes in there.
+    pub fn witness(&self, import: &'static str, texts: impl FnOnce() -> (String, String)) {
+        let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.trace.seen().events.note(micros, import, texts);
     }
 
     /// Notes an edit. An error is a trap: the call asked for more than any sound policy does.
@@ -100,6 +111,61 @@ impl Context {
         }
         self.edits.push(edit);
         Ok(())
+    }
+}
+
+/// What is known of a call even if it is cut off in the middle.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Trace(Arc<Mutex<Seen>>);
+
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// What it asked of the host.
+    pub events: Events,
+    /// The most linear memory that it had, in octets.
+    pub memory: usize,
+}
+
+impl Trace {
+    pub fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Limits of a store, which notice how much memory it takes.
+pub(super) struct Limits {
+    limits: StoreLimits,
+    /// Octets that all its memories have together; a memory never shrinks.
+    memory: usize,
+    trace: Trace,
+}
+
+impl ResourceLimiter for Limits {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let may = self.limits.memory_growing(current, desired, maximum)?;
+        if may {
+            self.memory = self.memory.saturating_add(desired.saturating_sub(current));
+            self.trace.seen().memory = self.memory;
+        }
+        Ok(may)
+    }
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.limits.memory_grow_failed(error)
+    }
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        self.limits.table_growing(current, desired, maximum)
+    }
+    fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.limits.table_grow_failed(error)
+    }
+    fn instances(&self) -> usize {
+        self.limits.instances()
+    }
+    fn tables(&self) -> usize {
+        self.limits.tables()
+    }
+    fn memories(&self) -> usize {
+        self.limits.memories()
     }
 }
 

@@ -14,7 +14,7 @@ use super::Digest;
 use super::bindings::exports::wasmta::policy as exports;
 use super::cache::{Cache, Key};
 use super::config::Config;
-use super::context::{Context, Identity, ticks};
+use super::context::{Context, Identity, Trace, ticks};
 use super::engine::Engines;
 use super::services::Services;
 use super::stats::Stats;
@@ -345,7 +345,8 @@ fn link(engines: &Engines, run: bool, component: &Component) -> Result<InstanceP
 
 /// A store in which `describe` and `configure` run, with limits like a hook's.
 fn load_store(engines: &Engines, identity: &Arc<Identity>, config: &Config) -> Store<Context> {
-    let context = Context::new(Arc::clone(identity), "load".into(), ticks(config.configure_timeout.as_std()));
+    let context =
+        Context::new(Arc::clone(identity), "load".into(), ticks(config.configure_timeout.as_std()), Trace::default());
     let mut store = Store::new(&engines.load, context);
     super::run::bound(&mut store);
     store

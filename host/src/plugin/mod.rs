@@ -38,7 +38,7 @@ use context::Identity;
 use engine::Engines;
 use stats::Stats;
 
-use crate::policy::{Decision, Mail, Opinion, Session, Stage, Verdict, apply};
+use crate::policy::{Call, Decision, Mail, Opinion, Session, Stage, Verdict, apply};
 
 /// Engines and cache, from which generations of policies are made.
 pub struct Sandbox {
@@ -146,6 +146,8 @@ pub struct Judged {
     pub edits: Vec<crate::policy::Edit>,
     /// Points of this stage.
     pub score: f64,
+    /// What each call was like.
+    pub calls: Vec<Call>,
 }
 
 impl Chain {
@@ -171,8 +173,8 @@ impl Chain {
             edits.extend(own);
             Ok(())
         });
-        let decision = decision.await;
-        judged(decision, edits)
+        let (decision, calls) = decision.await;
+        judged(decision, edits, calls)
     }
 
     /// Asks the policies about a message; each sees the edits of those before it.
@@ -188,8 +190,8 @@ impl Chain {
             *subject = Subject::Message(mail.clone());
             Ok(())
         });
-        let decision = decision.await;
-        judged(decision, Vec::new())
+        let (decision, calls) = decision.await;
+        judged(decision, Vec::new(), calls)
     }
 
     async fn ask(
@@ -197,13 +199,14 @@ impl Chain {
         session: &Arc<Session>,
         mut subject: Subject,
         mut take: impl FnMut(&mut Subject, Vec<crate::policy::Edit>) -> Result<(), run::Failure>,
-    ) -> Decision {
+    ) -> (Decision, Vec<Call>) {
         let stage = subject.stage();
-        let mut decision = Decision::default();
+        let (mut decision, mut calls) = (Decision::default(), Vec::new());
         for plugin in self.0.iter().filter(|plugin| plugin.loaded.hooks.has(stage)) {
-            let result = plugin.run(session, subject.clone(), decision.score()).await;
+            let (result, mut call) = plugin.run(session, subject.clone(), decision.score()).await;
             if !plugin.enforced() {
                 shadow(plugin, session, stage, &result);
+                calls.push(call);
                 continue;
             }
             let taken = result.and_then(|mut product| {
@@ -226,14 +229,18 @@ impl Chain {
                         Verdict::Quarantine(_) if matches!(stage, Stage::Connect | Stage::Helo) => Verdict::Pass,
                         verdict => verdict,
                     };
+                    call.verdict = Err(failure.to_string());
+                    call.edits.clear();
+                    call.instead = Some(verdict.clone());
                     Opinion { plugin: plugin.name().to_owned(), verdict, symbols: Vec::new() }
                 }
             };
+            calls.push(call);
             if !decision.add(opinion) {
                 break;
             }
         }
-        decision
+        (decision, calls)
     }
 }
 
@@ -249,8 +256,8 @@ fn shadow(plugin: &Plugin, session: &Session, stage: Stage, result: &Result<run:
     }
 }
 
-fn judged(decision: Decision, edits: Vec<crate::policy::Edit>) -> Judged {
+fn judged(decision: Decision, edits: Vec<crate::policy::Edit>, calls: Vec<Call>) -> Judged {
     let (delay, score) = (decision.delay(), decision.score());
     let (plugin, verdict) = decision.outcome();
-    Judged { plugin, verdict, delay, edits, score }
+    Judged { plugin, verdict, delay, edits, score, calls }
 }

@@ -11,12 +11,12 @@ use wasmtime::{Store, Trap, UpdateDeadline};
 use super::bindings::wasmta::policy::types::Verdict as WitVerdict;
 use super::call;
 use super::config::{Config, Mode};
-use super::context::{Context, Identity, ticks};
+use super::context::{Context, Identity, Trace, ticks};
 use super::engine::Engines;
 use super::load::Loaded;
 use super::resource::{EnvelopeView, MessageView, SessionView};
 use crate::mail::{Envelope, QueueId, Recipient};
-use crate::policy::{Edit, Mail, Notes, Session, Stage, Symbol, Verdict};
+use crate::policy::{Call, Edit, Mail, Notes, Session, Stage, Symbol, Verdict, told};
 
 /// Failures in a row after which a plugin is left alone for a while.
 const BREAKER_FAILURES: u32 = 20;
@@ -122,14 +122,32 @@ impl Plugin {
         self.config.mode == Mode::Enforce
     }
 
-    /// Runs the hook of the subject's stage in a fresh instance.
-    pub(super) async fn run(&self, session: &Arc<Session>, subject: Subject, score: f64) -> Result<Product, Failure> {
+    /// Runs the hook of the subject's stage in a fresh instance, and says what the call was like.
+    pub(super) async fn run(
+        &self,
+        session: &Arc<Session>,
+        subject: Subject,
+        score: f64,
+    ) -> (Result<Product, Failure>, Call) {
+        let (started, trace) = (Instant::now(), Trace::default());
+        let result = self.judged(session, subject, score, &trace).await;
+        let call = self.account(&result, &trace, started.elapsed());
+        (result, call)
+    }
+
+    async fn judged(
+        &self,
+        session: &Arc<Session>,
+        subject: Subject,
+        score: f64,
+        trace: &Trace,
+    ) -> Result<Product, Failure> {
         if !self.breaker.closed() {
             return Err(Failure::Paused);
         }
         let started = Instant::now();
         let limit = self.config.timeout.as_std();
-        let result = match tokio::time::timeout(limit, self.permitted(session, subject, score)).await {
+        let result = match tokio::time::timeout(limit, self.permitted(session, subject, score, trace)).await {
             Ok(result) => result,
             Err(_) if self.permits.available_permits() == 0 => Err(Failure::Busy),
             Err(_) => Err(Failure::Timeout),
@@ -145,9 +163,43 @@ impl Plugin {
         result
     }
 
-    async fn permitted(&self, session: &Arc<Session>, subject: Subject, score: f64) -> Result<Product, Failure> {
+    fn account(&self, result: &Result<Product, Failure>, trace: &Trace, took: Duration) -> Call {
+        let mut seen = trace.seen();
+        let events = std::mem::take(&mut seen.events);
+        let mut call = Call {
+            plugin: self.name().to_owned(),
+            counts: self.enforced(),
+            verdict: Ok(Verdict::Pass),
+            instead: None,
+            edits: Vec::new(),
+            symbols: Vec::new(),
+            events: events.kept,
+            left_out: events.left_out,
+            micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            memory: seen.memory,
+        };
+        match result {
+            Ok(product) => {
+                let (edits, left_out) = told(&product.edits);
+                call.verdict = Ok(product.verdict.clone());
+                call.edits = edits;
+                call.left_out += left_out;
+                call.symbols.clone_from(&product.symbols);
+            }
+            Err(failure) => call.verdict = Err(failure.to_string()),
+        }
+        call
+    }
+
+    async fn permitted(
+        &self,
+        session: &Arc<Session>,
+        subject: Subject,
+        score: f64,
+        trace: &Trace,
+    ) -> Result<Product, Failure> {
         let _permit = self.permits.acquire().await.map_err(|_| Failure::Busy)?;
-        let (mut store, verdict) = self.fresh(session, subject, score).await?;
+        let (mut store, verdict) = self.fresh(session, subject, score, trace).await?;
         let context = store.data_mut();
         Ok(Product {
             verdict,
@@ -162,10 +214,11 @@ impl Plugin {
         session: &Arc<Session>,
         subject: Subject,
         score: f64,
+        trace: &Trace,
     ) -> Result<(Store<Context>, Verdict), Failure> {
         let stage = subject.stage();
         let limit = ticks(self.config.timeout.as_std());
-        let mut context = Context::new(Arc::clone(&self.identity), subject.name(session), limit);
+        let mut context = Context::new(Arc::clone(&self.identity), subject.name(session), limit, trace.clone());
         context.score_before = score;
         let mut store = Store::new(self.loaded.pre.engine(), context);
         bound(&mut store);

@@ -1,10 +1,14 @@
 //! The changes a policy asks for, as an ordered log. They take effect together, when its hook has returned, or not at all.
 
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::Mail;
 use crate::mail::{Envelope, ForwardPath, HeaderBlock, HeaderError, Recipient, ReversePath, is_field_name};
+
+/// Octets of a field that are shown to people.
+const MAX_SHOWN: usize = 400;
 
 /// One change. Header indices and body offsets mean the message as the hook saw it, whatever the same hook changed before.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +51,27 @@ pub enum Edit {
     Hold(String),
     /// Send it to this transport and next hop, whatever routing says.
     Filter(String),
+}
+
+/// For people. A field is shown as it will stand there, the octets of a body are not.
+impl fmt::Display for Edit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |field: &[u8]| String::from_utf8_lossy(field.get(..MAX_SHOWN).unwrap_or(field)).into_owned();
+        match self {
+            Self::InsertHeader { index, field } => write!(f, "inserts header field {index}: {}", shown(field)),
+            Self::ReplaceHeader { index, field } => write!(f, "replaces header field {index}: {}", shown(field)),
+            Self::RemoveHeader { index } => write!(f, "removes header field {index}"),
+            Self::ReplaceBody { range, with } => {
+                write!(f, "replaces octets {} to {} of the body by {}", range.start, range.end, with.len())
+            }
+            Self::AddRecipient(path) => write!(f, "adds the recipient {path}"),
+            Self::RemoveRecipient(path) => write!(f, "removes the recipient {path}"),
+            Self::Redirect(path) => write!(f, "redirects to {path}"),
+            Self::ReversePath(path) => write!(f, "sets the sender to <{path}>"),
+            Self::Hold(why) => write!(f, "holds: {why}"),
+            Self::Filter(to) => write!(f, "sends to {to}"),
+        }
+    }
 }
 
 /// Why an edit cannot be.

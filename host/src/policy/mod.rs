@@ -2,11 +2,13 @@
 //!
 //! Architecture invariant: a policy is whatever implements a hook; this room does not know that it is a component.
 
+mod call;
 mod chain;
 mod edit;
 mod subject;
 mod verdict;
 
+pub use call::{Call, Event, Events, told};
 pub use chain::{Decision, Opinion};
 pub use edit::{Edit, EditError, apply};
 pub use subject::{Content, Mail, Notes, Session, Stage, TlsFacts};

@@ -19,6 +19,7 @@ impl Host for Context {
             return Ok(());
         }
         let line = clean(&message);
+        self.witness("log", || (format!("{level:?}").to_lowercase(), line.clone()));
         match level {
             Level::Debug => tracing::debug!(plugin, subject, "{line}"),
             Level::Info => tracing::info!(plugin, subject, "{line}"),
