@@ -119,7 +119,8 @@ impl Intake {
     /// Whether so much is here that it should go to the spool.
     pub(super) fn wants_spill(&self) -> bool {
         // Policies get the header section in one piece, so it stays until it is complete.
-        self.content.len() >= self.spill_threshold && self.header.state() != HeaderState::Open
+        let much = !self.content.is_empty() && self.content.len() >= self.spill_threshold;
+        much && self.header.state() != HeaderState::Open
     }
 
     /// What the client hears at the end if the message cannot be taken. Does not depend on how the octets came.

@@ -209,3 +209,19 @@ fn progress_is_whole_commands_and_much_content() {
     assert_eq!(say(b"A: 1\r\n"), (4, 65536, 180));
     assert_eq!(say(&[b'x'; 4096]), (5, 65536, 180));
 }
+
+#[test]
+fn a_spill_threshold_of_nothing_ends() {
+    let config = Config { spill_threshold: ByteSize::from_kib(0), ..Config::default() };
+    let script = Script { config, ..Script::default() };
+    let dots = b"EHLO a\r\nMAIL FROM:<>\r\nRCPT TO:<a@b.example>\r\nDATA\r\nA: b\r\n\r\nbody\r\nmore\r\n.\r\n";
+    let chunks =
+        b"EHLO a\r\nMAIL FROM:<>\r\nRCPT TO:<a@b.example>\r\nBDAT 8\r\nA: b\r\n\r\nBDAT 12 LAST\r\nbody\r\nmore\r\n";
+    for said in [&dots[..], chunks] {
+        for piece in 1..said.len() {
+            let outcome = talk(&script, said, piece);
+            assert_eq!(outcome.taken.len(), 1, "{}", outcome.output);
+            assert_eq!(outcome.taken[0].content, b"A: b\r\n\r\nbody\r\nmore\r\n");
+        }
+    }
+}
