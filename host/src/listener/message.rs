@@ -26,13 +26,13 @@ impl Session {
         };
         let accepted = || Reply::positive(250, (0, 0), format!("Ok: queued as {id}"));
         if let Fate::Discard(why) = self.server.fate() {
-            tracing::info!(queue_id = %id, session = self.id(), "discard: {why}");
+            self.say(Stage::Message, "", &format!("discard: {why}"));
             return stay(accepted());
         }
         let mut mail = match self.assemble() {
             Ok(mail) => mail,
             Err(reply) => {
-                tracing::info!(queue_id = %id, session = self.id(), "reject: {reply}");
+                self.say(Stage::Message, "", &format!("reject: {reply}"));
                 return stay(reply);
             }
         };
@@ -50,7 +50,7 @@ impl Session {
             Verdict::Pass | Verdict::Accept | Verdict::Delay(_) => {}
         }
         if mail.envelope.recipients.is_empty() {
-            tracing::info!(queue_id = %id, session = self.id(), "discard: policies left no recipient");
+            self.say(Stage::Message, "", "discard: policies left no recipient");
             return stay(accepted());
         }
         let (from, size, recipients, hold) = facts(&mail);

@@ -16,7 +16,7 @@ use crate::mail::{QueueId, Reply};
 use crate::plugin::{Chain, Judged, Subject, Transaction};
 use crate::policy::{self, Edit, Stage, Verdict};
 use crate::queue::CommitError;
-use crate::smtp::{Action, Input, Server, Stages};
+use crate::smtp::{Action, Input, Refusal, Server, Stages};
 
 /// How long a client may take to close after we have, and how much it may still send: a connection that is closed with octets unread is
 /// reset, and the client may never see the last reply.
@@ -72,7 +72,9 @@ impl Session {
     pub async fn run(mut self, mut stream: TcpStream, mut stop: watch::Receiver<bool>) {
         tracing::debug!(session = self.id(), client = %self.server.session().client, "connect");
         loop {
-            let carried = match self.server.next(&mut self.input, &mut self.output) {
+            let wish = self.server.next(&mut self.input, &mut self.output);
+            self.tell_refusals();
+            let carried = match wish {
                 Action::Read => self.exchange(&mut stream, &mut stop).await,
                 Action::Consult(stage) => self.consult(stage).await,
                 Action::Resolve => self.resolve(),
@@ -86,6 +88,7 @@ impl Session {
                 }
             };
             if carried.is_err() {
+                self.tell_loss();
                 break;
             }
         }
@@ -125,13 +128,21 @@ impl Session {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Err(Gone),
                 Err(_) => {
-                    tracing::info!(session = self.id(), "timeout after {:?}", self.server.timeout());
+                    self.tell_timeout();
                     self.server.timed_out(&mut self.output);
                 }
             },
             _ = stop.wait_for(|stop| *stop), if !busy => self.server.shutting_down(&mut self.output),
         }
         Ok(())
+    }
+
+    fn tell_timeout(&self) {
+        let facts = self.server.session();
+        let queue_id = self.server.queue_id().map(|id| id.to_string()).unwrap_or_default();
+        let helo = facts.helo.as_deref().unwrap_or_default();
+        let limit = self.server.timeout();
+        tracing::info!(queue_id, session = facts.id, client = %facts.client.ip(), helo, "timeout after {limit:?}");
     }
 
     /// Until when the client has to get something done. An octet now and then does not count, or a session could last for ever.
@@ -203,13 +214,38 @@ impl Session {
     }
 
     /// One line in the log, with who wants to send what to whom.
-    fn say(&self, stage: Stage, plugin: &str, decision: &str) {
+    pub(super) fn say(&self, stage: Stage, plugin: &str, decision: &str) {
         let facts = self.server.session();
         let from = self.server.envelope().map(|envelope| envelope.reverse_path.to_string()).unwrap_or_default();
-        let to = self.server.recipient().map(|recipient| recipient.forward_path.to_string()).unwrap_or_default();
+        let to = self.server.recipient().map(|recipient| recipient.forward_path.to_string());
+        let to = to.or_else(|| self.only_recipient()).unwrap_or_default();
         let queue_id = self.server.queue_id().map(|id| id.to_string()).unwrap_or_default();
         let helo = facts.helo.as_deref().unwrap_or_default();
         tracing::info!(queue_id, session = facts.id, client = %facts.client.ip(), helo, %stage, plugin, from, to, "{decision}");
+    }
+
+    fn only_recipient(&self) -> Option<String> {
+        match self.server.envelope()?.recipients.as_slice() {
+            [only] => Some(only.forward_path.to_string()),
+            _ => None,
+        }
+    }
+
+    /// One line in the log for each thing that the protocol itself forbade.
+    fn tell_refusals(&mut self) {
+        for Refusal { queue_id, from, to, command, reply } in self.server.take_refusals() {
+            let facts = self.server.session();
+            let (queue_id, client) = (queue_id.map(|id| id.to_string()).unwrap_or_default(), facts.client.ip());
+            let helo = facts.helo.as_deref().unwrap_or_default();
+            tracing::info!(queue_id, session = facts.id, %client, helo, command, from, to, "reject: {reply}");
+        }
+    }
+
+    /// A mail that did not come because the client went away leaves a trace.
+    fn tell_loss(&self) {
+        if self.server.in_transaction() {
+            self.say(Stage::Message, "", "lost connection in the middle of a transaction");
+        }
     }
 
     /// May this client send to this recipient? Asked before the policies: it costs nothing.
@@ -233,7 +269,9 @@ impl Session {
     fn open(&mut self) -> Result<(), Gone> {
         let queue = &self.shared.queue;
         let answer: Result<QueueId, Reply> = queue.accepting().map(|()| queue.next_id()).map_err(|err| {
-            tracing::warn!(session = self.id(), "no mail is taken: {err}");
+            let facts = self.server.session();
+            let from = self.server.envelope().map(|envelope| envelope.reverse_path.to_string()).unwrap_or_default();
+            tracing::warn!(session = facts.id, client = %facts.client.ip(), from, "no mail is taken: {err}");
             Reply::from(&err)
         });
         self.server.opened(answer);

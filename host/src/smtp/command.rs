@@ -70,6 +70,12 @@ pub(super) fn parse(line: &[u8]) -> Command<'_> {
     Command { verb: known.map_or(Verb::Unknown, |(_, verb)| *verb), arguments: arguments.trim_ascii_start() }
 }
 
+/// As much of a line as a log may hold: what follows AUTH may be a password.
+pub(super) fn fit_for_log(line: &[u8]) -> &[u8] {
+    let secret = line.get(..4).filter(|verb| verb.eq_ignore_ascii_case(b"AUTH"));
+    secret.unwrap_or(line)
+}
+
 /// Why an argument is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ArgumentError {

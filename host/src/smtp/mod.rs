@@ -18,4 +18,4 @@ pub use client::{Capabilities, Client, ClientConfig, Dialect, Ending, Letter, Ou
 pub use config::{BareLineEnds, Config, Extension, NulOctets};
 pub use data::{Encoder, Framing};
 pub use input::Input;
-pub use server::{Action, Fate, Server, Settings, Stages};
+pub use server::{Action, Fate, Refusal, Server, Settings, Stages};

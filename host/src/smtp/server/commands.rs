@@ -181,7 +181,10 @@ impl Server {
     pub(super) fn put_off(&mut self, output: &mut Vec<u8>, reply: Option<&Reply>) {
         match reply {
             Some(reply) => self.pass_on(output, reply),
-            None => self.say(output, "452 4.5.3 Error: too many recipients"),
+            None => {
+                self.say(output, "452 4.5.3 Error: too many recipients");
+                self.note_refusal("452 4.5.3 Error: too many recipients");
+            }
         }
         if let Some(transaction) = &mut self.transaction {
             transaction.deferred += 1;

@@ -70,12 +70,13 @@ impl Server {
         };
         self.abort_content();
         if ended {
-            self.drop_transaction();
             self.phase = Phase::Command;
             self.refuse(output, line);
-        } else if exhausted {
             self.drop_transaction();
+        } else if exhausted {
             self.say(output, line);
+            self.note_refusal(line);
+            self.drop_transaction();
             self.phase = Phase::Closing;
         }
         None
@@ -190,10 +191,10 @@ impl Server {
         match refusal {
             Some(line) => {
                 self.fail_transaction();
+                self.refuse(output, line);
                 if last {
                     self.drop_transaction();
                 }
-                self.refuse(output, line);
             }
             None if last => self.phase = Phase::Asked(Question::Finish),
             None => {

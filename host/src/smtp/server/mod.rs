@@ -9,12 +9,14 @@
 mod commands;
 mod content;
 mod judgement;
+mod refusal;
 mod settings;
 mod transaction;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::refusal::Refusal;
 pub use self::settings::{Settings, Stages};
 pub use self::transaction::Fate;
 
@@ -72,6 +74,8 @@ pub struct Server {
     abort: bool,
     /// DATA or BDAT was refused in a way that a careless client might not wait for: the next line may be content.
     wary: bool,
+    /// What was refused here, for the log.
+    refusals: Vec<Refusal>,
 }
 
 #[derive(Debug)]
@@ -136,6 +140,7 @@ impl Server {
             octets: 0,
             abort: false,
             wary: false,
+            refusals: Vec::new(),
         }
     }
 
@@ -193,12 +198,12 @@ impl Server {
 
     /// The client said nothing for [`timeout`](Self::timeout): 421 4.4.2, then [`Action::Close`].
     pub fn timed_out(&mut self, output: &mut Vec<u8>) {
-        self.close_with(output, "4.4.2", "Error: timeout exceeded");
+        self.end_with(output, "4.4.2", "Error: timeout exceeded");
     }
 
     /// This host goes down: 421 4.3.2, then [`Action::Close`].
     pub fn shutting_down(&mut self, output: &mut Vec<u8>) {
-        self.close_with(output, "4.3.2", "Error: shutting down, try again later");
+        self.end_with(output, "4.3.2", "Error: shutting down, try again later");
     }
 
     /// How long to wait for the client now. RFC 5321 §4.5.3.2. Counts from the last change of [`progress`](Self::progress), not from the
@@ -288,7 +293,10 @@ impl Server {
             Line::Incomplete => return Some(Action::Read),
             Line::Whole(len) => {
                 self.commands += 1;
-                self.execute(input.data().get(..len).unwrap_or_default(), output);
+                let line = input.data().get(..len).unwrap_or_default();
+                let known = self.refusals.len();
+                self.execute(line, output);
+                self.refusals.iter_mut().skip(known).for_each(|refusal| refusal.answers(line));
                 input.consume(len + 2);
             }
             Line::Malformed(len) => {
@@ -332,6 +340,7 @@ impl Server {
     /// Appends a refusal and counts it.
     fn refuse(&mut self, output: &mut Vec<u8>, line: &str) {
         self.say(output, line);
+        self.note_refusal(line);
         self.count_error(output);
     }
 
@@ -352,14 +361,22 @@ impl Server {
         }
     }
 
-    /// RFC 5321 §3.8: 421 may come at any time, and the connection is closed behind it.
+    /// The client has gone too far.
     fn close_with(&mut self, output: &mut Vec<u8>, status: &str, text: &str) {
+        if let Some(line) = self.end_with(output, status, text) {
+            self.note_refusal(&line);
+        }
+    }
+
+    /// RFC 5321 §3.8: 421 may come at any time, and the connection is closed behind it. Gives what was said, if it was.
+    fn end_with(&mut self, output: &mut Vec<u8>, status: &str, text: &str) -> Option<String> {
         if matches!(self.phase, Phase::Closing) {
-            return;
+            return None;
         }
         let line = format!("421 {status} {} {text}", self.settings.hostname());
         self.say(output, &line);
         self.phase = Phase::Closing;
+        Some(line)
     }
 
     /// Ends the transaction, if there is one; what was opened for it is to be thrown away.

@@ -296,3 +296,28 @@ fn events_from_outside() {
     let refusal = Script::default().settings().too_many_sessions();
     assert_eq!(refusal.to_string(), "421 4.7.0 mx.example Error: too many connections, try again later");
 }
+
+#[test]
+fn what_is_refused_here_is_told() {
+    let said =
+        b"EHLO a\r\nAUTH PLAIN c2VjcmV0\r\nMAIL FROM:<a@b.example> X=1\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<>\r\n\
+                 RCPT TO:<unknown@d.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\na\nb\r\n.\r\nN\xffOP\x1b\r\nQUIT\r\n";
+    let told = talk(&Script::default(), said, 7).refusals;
+    let seen: Vec<_> = told.iter().map(|refusal| (refusal.command.as_str(), refusal.reply.as_str())).collect();
+    let expected = [
+        ("AUTH", "502 5.5.1 Error: command not implemented"), // never what follows
+        ("MAIL FROM:<a@b.example> X=1", "555 5.5.4 Error: unsupported parameter"),
+        ("RCPT TO:<>", "501 5.1.3 Bad recipient address syntax"),
+        ("", "550 5.5.2 Error: bare <LF> received"),
+        ("N\u{fffd}OP\u{1b}", "500 5.5.2 Error: command not recognized"),
+    ];
+    assert_eq!(seen, expected);
+    let content = &told[3];
+    assert_eq!((content.from.as_str(), content.to.as_str()), ("a@b.example", "c@d.example"));
+    assert_eq!(content.queue_id, Some(QueueId::from_u64(1)));
+    let many = b"EHLO a\r\n".iter().chain(b"X\r\n".repeat(1000).iter()).copied().collect::<Vec<u8>>();
+    assert_eq!(talk(&Script::default(), &many, 4096).refusals.len(), Config::default().max_errors + 1);
+    let mut server = Server::new(Script::default().settings(), Stages::NONE, script::session());
+    server.shutting_down(&mut Vec::new());
+    assert_eq!(server.take_refusals(), [], "ten thousand idle sessions are not ten thousand lines");
+}

@@ -38,6 +38,7 @@ pub struct Outcome {
     pub aborted: usize,
     pub spills: usize,
     pub consulted: Vec<Stage>,
+    pub refusals: Vec<Refusal>,
     pub closed: bool,
     pub in_transaction: bool,
 }
@@ -67,7 +68,9 @@ pub fn talk(script: &Script, said: &[u8], piece: usize) -> Outcome {
     loop {
         steps += 1;
         assert!(steps < 20 * said.len() + 1000, "the machine runs in circles");
-        match server.next(&mut input, &mut output) {
+        let action = server.next(&mut input, &mut output);
+        outcome.refusals.append(&mut server.take_refusals());
+        match action {
             Action::Read if rest.is_empty() => break,
             Action::Read => {
                 let most = if piece == 0 { fastrand::usize(1..=rest.len().min(60)) } else { piece };
