@@ -7,11 +7,10 @@ use tokio::sync::oneshot;
 
 use super::body::{BodyFile, Draft};
 use super::log::{BodyName, Sleep, Waiter};
-use super::meta::{BodyPlace, MetaRef};
+use super::meta::{BodyPlace, InFile, MetaRef};
 use super::record::Kind;
 use super::{Shared, again, lock};
 use crate::mail::QueueId;
-use crate::policy::Content;
 use crate::queue::{CommitError, Message};
 
 impl Shared {
@@ -40,8 +39,7 @@ impl Shared {
         let (dirs, body, id) = (self.dirs.clone(), body.clone(), message.id);
         let write = move || {
             // A policy may have changed the body; then the draft is not what is to be kept.
-            let own =
-                body.as_any().and_then(|any| any.downcast_ref::<BodyFile>()).is_some_and(|own| own.name().0 == id);
+            let own = body.as_any().and_then(|any| any.downcast_ref::<BodyFile>()).is_some_and(|own| own.id() == id);
             let sync = |file: &BodyFile| file.sync().map_err(|err| CommitError::from_io(&err, "sync of the body"));
             if own {
                 body.as_any().and_then(|any| any.downcast_ref::<BodyFile>()).map_or(Ok(()), sync)?;
@@ -71,7 +69,7 @@ impl Shared {
         let header = message.letter.header();
         let inline = if body.is_some() { None } else { message.letter.body_slice() };
         let place = match body {
-            Some(file) => BodyPlace::File { number: file.name().1, len: file.len() },
+            Some(file) => file.at().into(),
             None => BodyPlace::Inline,
         };
         let mut crc = crc32fast::Hasher::new();
@@ -95,10 +93,7 @@ impl Shared {
         let at = log
             .append(Kind::Message, message.id, &meta, &[header, inline.unwrap_or_default()])
             .map_err(|err| self.refuse(&err))?;
-        let body = match place {
-            BodyPlace::File { number, len } => Some(BodyName { number, len }),
-            BodyPlace::Inline => None,
-        };
+        let body = place.in_file().map(|InFile { number, len, .. }| BodyName { number, len });
         log.insert(message.id, at, body);
         let lsn = log.written;
         log.waiters.push_back(Waiter { lsn, id: Some(message.id), done });

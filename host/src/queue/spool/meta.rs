@@ -45,6 +45,44 @@ pub(super) enum BodyPlace {
         /// Octets.
         len: u64,
     },
+    /// In a file whose octets can be checked. What is written today; the variant above is read still.
+    Checked {
+        /// Names it, together with the id.
+        number: u32,
+        /// Octets.
+        len: u64,
+        /// CRC-32 of them.
+        crc: u32,
+    },
+}
+
+/// A body in a file, as a record describes it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct InFile {
+    pub number: u32,
+    pub len: u64,
+    /// Unknown of bodies that an older version wrote.
+    pub crc: Option<u32>,
+}
+
+impl BodyPlace {
+    /// If it lies in a file.
+    pub fn in_file(self) -> Option<InFile> {
+        match self {
+            Self::Inline => None,
+            Self::File { number, len } => Some(InFile { number, len, crc: None }),
+            Self::Checked { number, len, crc } => Some(InFile { number, len, crc: Some(crc) }),
+        }
+    }
+}
+
+impl From<InFile> for BodyPlace {
+    fn from(InFile { number, len, crc }: InFile) -> Self {
+        match crc {
+            Some(crc) => Self::Checked { number, len, crc },
+            None => Self::File { number, len },
+        }
+    }
 }
 
 impl MetaRef<'_> {
@@ -76,4 +114,17 @@ pub(super) fn encode_state(state: &State) -> Result<Vec<u8>, postcard::Error> {
 /// None if it is none, or of another number of recipients.
 pub(super) fn decode_state(octets: &[u8], recipients: usize) -> Option<State> {
     postcard::from_bytes::<State>(octets).ok().filter(|state| state.recipients.len() == recipients)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_older_version_wrote_of_a_body_is_understood() {
+        let old = postcard::to_allocvec(&BodyPlace::File { number: 7, len: 300 }).expect("plain values");
+        assert_eq!(old, [1, 7, 0xac, 0x02]);
+        let place: BodyPlace = postcard::from_bytes(&old).expect("a place");
+        assert!(matches!(place.in_file(), Some(InFile { number: 7, len: 300, crc: None })));
+    }
 }

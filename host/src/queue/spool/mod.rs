@@ -90,7 +90,7 @@ struct Shared {
     chores: Condvar,
     tidying: Mutex<()>,
     trouble: Trouble,
-    space: Mutex<Option<(Instant, Result<(), String>)>>,
+    space: Mutex<Option<(Instant, Result<(), CommitError>)>>,
     min_free: u64,
     inline_size: u64,
     compact_after: Duration,
@@ -205,21 +205,31 @@ impl Drop for Spool {
 }
 
 impl Shared {
-    /// Whether the disk has the room that the config wants to stay free. Asked once a second at most.
+    /// Whether the disk has the room that the config wants to stay free, and the spool is still there: a segment that somebody removed
+    /// takes writes as ever, and gives nothing back after a restart. Asked once a second at most.
     fn check_space(&self) -> Result<(), CommitError> {
-        if self.min_free == 0 {
-            return Ok(());
-        }
         let mut space = lock(&self.space);
         if space.as_ref().is_none_or(|(since, _)| since.elapsed() >= Duration::from_secs(1)) {
-            let enough = match self.dirs.disk.free(&self.dirs.spool) {
-                Ok(free) if free < self.min_free => Err(format!("{free} octets free, min-free is {}", self.min_free)),
-                _ => Ok(()), // if it cannot be asked, writing will tell
-            };
-            *space = Some((Instant::now(), enough));
+            *space = Some((Instant::now(), self.look_at_the_disk()));
         }
         match &*space {
-            Some((_, Err(why))) => Err(CommitError::Full(why.clone())),
+            Some((_, Err(err))) => Err(again(err)),
+            _ => Ok(()),
+        }
+    }
+
+    fn look_at_the_disk(&self) -> Result<(), CommitError> {
+        let (dirs, gone) = (&self.dirs, |path: &Path| CommitError::Disk(format!("{} is gone", path.display())));
+        match dirs.disk.free(&dirs.spool) {
+            Ok(free) if free < self.min_free => {
+                return Err(CommitError::Full(format!("{free} octets free, min-free is {}", self.min_free)));
+            }
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Err(gone(&dirs.spool)),
+            _ => {} // if it cannot be asked, writing will tell
+        }
+        let current = lock(&self.log).current.as_ref().map(|current| current.file.clone());
+        match current {
+            Some(file) if file.is_removed() => Err(gone(file.path())),
             _ => Ok(()),
         }
     }

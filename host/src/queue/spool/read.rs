@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::body::BodyFile;
 use super::log::Place;
-use super::meta::{BodyPlace, Meta, decode_state};
+use super::meta::{InFile, Meta, decode_state};
 use super::record::{self, HEADER, Kind, Marker};
 use super::{Shared, lock};
 use crate::mail::QueueId;
@@ -45,22 +45,24 @@ impl Shared {
         if crc32fast::hash(&octets) != meta.data_crc {
             return Err(bad("the content"));
         }
-        let file = match meta.body {
-            BodyPlace::Inline => None,
-            BodyPlace::File { number, len } => {
-                let file = BodyFile::open(&self.dirs.disk, &self.dirs.body, id, number, len);
-                let file = file.map_err(|err| match err.kind() {
-                    io::ErrorKind::NotFound if lock(&self.log).index.contains_key(&id) => {
-                        LoadError::Damaged(format!("the body file of message {id} is missing"))
-                    }
-                    _ => LoadError::Io(err),
-                })?;
-                Some(Arc::new(file) as Arc<dyn Content>)
-            }
-        };
+        let file = meta.body.in_file().map(|at| self.body_file(id, at)).transpose()?;
         let letter = Letter::read_back(octets, meta.header_len as usize, file);
         let state = self.state(id, &meta)?;
         Ok((assemble(id, meta, data_len, state), letter))
+    }
+
+    /// The body's file, if what is in it is what was written. Reading it through costs little: it is going to be sent.
+    fn body_file(&self, id: QueueId, at: InFile) -> Result<Arc<dyn Content>, LoadError> {
+        let checked = BodyFile::open(&self.dirs.disk, &self.dirs.body, id, at)
+            .and_then(|file| file.is_sound().map(|sound| (file, sound)));
+        match checked {
+            Ok((file, true)) => Ok(Arc::new(file)),
+            Ok((_, false)) => Err(LoadError::Damaged(format!("the body file of message {id} is not what was written"))),
+            Err(err) if err.kind() == io::ErrorKind::NotFound && lock(&self.log).index.contains_key(&id) => {
+                Err(LoadError::Damaged(format!("the body file of message {id} is missing")))
+            }
+            Err(err) => Err(LoadError::Io(err)),
+        }
     }
 
     /// Reads a record, or its front at least: as much as `want` octets. Where it is may change while it is being read.
@@ -120,10 +122,8 @@ impl Shared {
 }
 
 fn assemble(id: QueueId, meta: Meta, data_len: u64, state: State) -> Stored {
-    let body = match meta.body {
-        BodyPlace::Inline => data_len.saturating_sub(u64::from(meta.header_len)),
-        BodyPlace::File { len, .. } => len,
-    };
+    let inline = data_len.saturating_sub(u64::from(meta.header_len));
+    let body = meta.body.in_file().map_or(inline, |file| file.len);
     let size = u64::from(meta.header_len) + 2 + body;
     let (arrived, filter) = (meta.arrived, meta.filter.clone());
     Stored { id, arrived, envelope: meta.into_envelope(), filter, size, state }

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::body::file_name;
 use super::log::{BodyName, Log, Place, Segment, Slot};
-use super::meta::{BodyPlace, Meta};
+use super::meta::{InFile, Meta};
 use super::record::{self, Kind, Marker, Record, Source as _, Step};
 use super::window::Window;
 use super::{Dirs, clean};
@@ -206,7 +206,7 @@ impl Findings {
     }
 
     fn found_message(&mut self, id: QueueId, place: Place, meta: &Meta) {
-        if let BodyPlace::File { number, len } = meta.body {
+        if let Some(InFile { number, len, .. }) = meta.body.in_file() {
             self.bodies.insert(id, BodyName { number, len });
         }
         let state = self.states.remove(&id);

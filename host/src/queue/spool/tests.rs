@@ -512,6 +512,44 @@ async fn a_body_whose_file_cannot_be_synced_is_not_taken() {
     assert_eq!(fs::read_dir(dir.path().join("body")).unwrap().count(), 0);
 }
 
+#[test]
+fn a_body_file_that_is_not_what_was_written_is_never_delivered() {
+    let dir = TempDir::new();
+    let (spool, _) = open(&dir);
+    block_on(spool.commit(&message(1, "y".repeat(50_000)))).unwrap();
+    assert_eq!(body(&spool, 1).len(), 50_000);
+    let path = fs::read_dir(dir.path().join("body")).unwrap().next().unwrap().unwrap().path();
+    fs::OpenOptions::new().write(true).open(&path).unwrap().write_at(b"z", 49_999).unwrap();
+    let Err(LoadError::Damaged(what)) = spool.load(id(1)) else { panic!("it is damaged") };
+    assert_eq!(what, format!("the body file of message {} is not what was written", id(1)));
+    fs::OpenOptions::new().write(true).open(&path).unwrap().write_at(b"y", 49_999).unwrap();
+    assert_eq!(body(&spool, 1).len(), 50_000);
+    fs::OpenOptions::new().append(true).open(&path).unwrap().write_at(b"y", 50_000).unwrap();
+    assert!(matches!(spool.load(id(1)), Err(LoadError::Damaged(_))));
+}
+
+#[test]
+fn a_spool_that_was_removed_under_the_server_takes_no_mail() {
+    for what in ["spool", "spool/00000001.seg"] {
+        let dir = TempDir::new();
+        let (spool, _) = open(&dir);
+        block_on(spool.commit(&message(1, "x"))).unwrap();
+        let (there, away) = (dir.path().join(what), dir.path().join("away"));
+        fs::rename(&there, &away).unwrap();
+        if away.is_file() {
+            fs::remove_file(&away).unwrap();
+        }
+        *lock(&spool.shared.space) = None; // as if a second had passed
+        let err = block_on(spool.commit(&message(2, "x"))).unwrap_err();
+        assert!(matches!(&err, CommitError::Disk(why) if why.ends_with("is gone")), "{what}: {err}");
+        if away.is_dir() {
+            fs::rename(&away, &there).unwrap();
+            *lock(&spool.shared.space) = None;
+            block_on(spool.commit(&message(2, "x"))).unwrap();
+        }
+    }
+}
+
 #[tokio::test]
 async fn damage_under_the_running_server_is_noticed() {
     let dir = TempDir::new();
