@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -25,6 +26,8 @@ use crate::smtp::Settings;
 
 /// How long sessions may take to finish the transactions they are in.
 const DRAIN: Duration = Duration::from_secs(30);
+/// Open files besides one for each session: the queue, deliveries, policies.
+const SPARE_FILES: u64 = 1000;
 /// How long blocking work that is left may hold up the end.
 const LAST_WORK: Duration = Duration::from_secs(1);
 
@@ -41,6 +44,7 @@ pub(super) fn run(loaded: Loaded) -> Result<(), Failure> {
 
 async fn serve(loaded: Loaded) -> Result<(), Failure> {
     let started = (jiff::Timestamp::now(), Instant::now());
+    allow_open_files(&loaded.config.listeners);
     let mut signals = Signals::new()?;
     let config = &loaded.config;
     let hostname = config.server.hostname().ok_or_else(|| {
@@ -92,6 +96,27 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
     let _ = control.await; // so that the socket is gone when the process is
     tracing::info!("ended");
     Ok(())
+}
+
+/// Takes as many open files as the system lets us have. The soft limit is 1,024 on most systems, for the sake of programs that still call
+/// select(2): a thousand idle clients would leave none for the queue.
+fn allow_open_files(listeners: &[crate::listener::Config]) {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        // nothing to gain
+    } else if let Err(err) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%err, "the limit on open files cannot be raised");
+    }
+    let sessions: u64 = listeners.iter().map(|listener| u64::from(listener.max_sessions)).sum();
+    let most = getrlimit(Resource::Nofile).current;
+    if most.is_some_and(|most| most < sessions.saturating_add(SPARE_FILES)) {
+        let most = most.unwrap_or_default();
+        tracing::warn!(
+            most,
+            sessions,
+            "fewer open files are allowed than max-sessions asks for; raise the limit (systemd: LimitNOFILE) or lower max-sessions"
+        );
+    }
 }
 
 /// Opens the queue and reads what is in it.
@@ -211,5 +236,19 @@ impl Signals {
                 _ = self.hangup.recv() => tracing::warn!("SIGHUP changes nothing: restart to use a changed config"),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_open_files_that_may_be_had_are_taken() {
+        let limit = getrlimit(Resource::Nofile);
+        let less = limit.maximum.unwrap_or(20_000) - 1;
+        setrlimit(Resource::Nofile, Rlimit { current: Some(less), ..limit }).expect("lowering is always allowed");
+        allow_open_files(&[]);
+        assert_eq!(getrlimit(Resource::Nofile).current, limit.maximum);
     }
 }
