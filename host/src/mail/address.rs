@@ -34,6 +34,12 @@ pub enum AddressError {
     Encoding,
 }
 
+/// Whether there is a control character or a line separator in it. RFC 6531 §3.3 speaks of octets above 127 without exception, but U+0085,
+/// U+009B and the like mean something to terminals and to whoever splits logs and headers into lines.
+fn breaks_lines(text: &str) -> bool {
+    !text.is_ascii() && text.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'))
+}
+
 /// A domain name as it was written; compared without regard to ASCII case (RFC 5321 §2.3.5).
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -74,13 +80,14 @@ impl FromStr for Domain {
             return Err(AddressError::TooLong);
         }
         let name = text.strip_suffix('.').unwrap_or(text); // an absolute name means the same
-        let well_formed = name.split('.').all(|label| {
-            !label.is_empty()
-                && label.len() <= MAX_LABEL
-                && label.bytes().all(is_domain_octet)
-                && !label.starts_with('-')
-                && !label.ends_with('-')
-        });
+        let well_formed = !breaks_lines(name)
+            && name.split('.').all(|label| {
+                !label.is_empty()
+                    && label.len() <= MAX_LABEL
+                    && label.bytes().all(is_domain_octet)
+                    && !label.starts_with('-')
+                    && !label.ends_with('-')
+            });
         if well_formed { Ok(Self(name.into())) } else { Err(AddressError::Domain) }
     }
 }
@@ -211,7 +218,7 @@ impl FromStr for LocalPart {
             Some(rest) => quoted_string_end(rest.as_bytes()) == Some(rest.len()),
             None => text.split('.').all(|atom| !atom.is_empty() && atom.bytes().all(is_atext)),
         };
-        if well_formed { Ok(Self(text.into())) } else { Err(AddressError::LocalPart) }
+        if well_formed && !breaks_lines(text) { Ok(Self(text.into())) } else { Err(AddressError::LocalPart) }
     }
 }
 
@@ -399,6 +406,17 @@ impl fmt::Display for ForwardPath {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_address_breaks_a_line() {
+        for address in ["a\u{85}@b.example", "a\u{9b}31m@b.example", "a\u{2028}@b.example", "\"a\u{2029}\"@b.example"] {
+            assert_eq!(address.parse::<Mailbox>(), Err(AddressError::LocalPart), "{address:?}");
+        }
+        for address in ["a@b\u{85}.example", "a@\u{9f}.example"] {
+            assert_eq!(address.parse::<Mailbox>(), Err(AddressError::Domain), "{address:?}");
+        }
+        assert!("\u{e4}@\u{f6}.example".parse::<Mailbox>().is_ok());
+    }
 
     #[test]
     fn mailboxes() {
