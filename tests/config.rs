@@ -54,6 +54,17 @@ fn mistakes_are_told_with_their_place() {
 }
 
 #[test]
+fn a_file_where_a_directory_belongs_is_told() {
+    for (lines, key) in [("data", "server.data-dir"), ("data/queue", "queue.path")] {
+        let setup = Setup::new();
+        std::fs::create_dir_all(setup.folder().join(lines).parent().unwrap()).unwrap();
+        std::fs::write(setup.folder().join(lines), "").unwrap();
+        let said = refused(&setup);
+        assert!(said.contains(key) && said.contains("is no directory"), "{said}");
+    }
+}
+
+#[test]
 fn a_missing_config_is_told() {
     let said = said(Path::new("/nowhere/wasmta.toml"), "serve");
     assert!(said.contains("/nowhere/wasmta.toml") && said.contains("-c FILE"), "{said}");

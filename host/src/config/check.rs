@@ -43,6 +43,11 @@ impl Checker<'_> {
                 "the machine's own name is no domain; write one, like hostname = \"mx.example.org\"",
             );
         }
+        for (path, key) in [(&server.data_dir, ["server", "data-dir"]), (&self.config.queue.path, ["queue", "path"])] {
+            if path.exists() && !path.is_dir() {
+                return self.fault(&key, format_args!("{} is no directory; name another", path.display()));
+            }
+        }
         if server.workers.is_some_and(|count| !(1..=1024).contains(&count)) {
             return self.fault(&["server", "workers"], "write 1 to 1024, or leave it out for one per processor");
         }
@@ -186,10 +191,13 @@ impl Checker<'_> {
         }
         if !plugin.source.is_file() {
             let file = plugin.source.display();
-            return self.fault(
-                &at("source"),
-                format_args!("there is no file {file}; correct the name or build the component"),
-            );
+            return match plugin.source.exists() {
+                true => self.fault(&at("source"), format_args!("{file} is no file; name the component itself")),
+                false => self.fault(
+                    &at("source"),
+                    format_args!("there is no file {file}; correct the name or build the component"),
+                ),
+            };
         }
         if plugin.timeout.is_zero() {
             return self.fault(&at("timeout"), "0 would let no call end in time; write at least 1ms");
