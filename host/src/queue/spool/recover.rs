@@ -61,6 +61,8 @@ struct Findings {
     states: HashMap<QueueId, Place>,
     /// In which segment the removal is noted.
     gone: HashMap<QueueId, u32>,
+    /// A segment holds nothing: most likely nothing was ever written there.
+    blank: bool,
     report: Recovered,
 }
 
@@ -100,9 +102,14 @@ impl Findings {
             Err(()) => {
                 let head_len = head.len().min(record::HEAD);
                 // A crash while the file was made leaves it without a head; nothing was ever written to it then.
+                // That can only be the newest one.
                 if window.is_blank()? {
                     drop(file);
-                    dirs.remove_segment(number)?;
+                    self.blank = true;
+                    match is_last {
+                        true => dirs.remove_segment(number)?,
+                        false => self.emptied(dirs, number, size)?,
+                    }
                     return Ok(None);
                 }
                 let found = record::first_marker(&mut window)?;
@@ -217,6 +224,16 @@ impl Findings {
         }
     }
 
+    /// An older segment is there by name only.
+    fn emptied(&mut self, dirs: &Dirs, number: u32, len: u64) -> io::Result<()> {
+        let file = dirs.segment_path(number);
+        dirs.set_aside(&file)?;
+        let kept_as = file.file_name().map(|name| dirs.damaged.join(name));
+        let what = "the segment is empty, though there are later ones: what was in it is lost".into();
+        self.report.damage.push(Damage { file, offset: 0, len, what, kept_as });
+        Ok(())
+    }
+
     fn damage(
         &mut self,
         dirs: &Dirs,
@@ -271,8 +288,8 @@ impl Findings {
         }
         for name in orphans {
             let path = dirs.body.join(name);
-            // If records are damaged, this may be a body of theirs.
-            if self.report.damage.is_empty() {
+            // If records are damaged, or were made to vanish, this may be a body of theirs.
+            if self.report.damage.is_empty() && !self.blank {
                 dirs.disk.remove(&path)?;
                 self.report.orphans += 1;
             } else {

@@ -529,6 +529,43 @@ fn a_body_file_that_is_not_what_was_written_is_never_delivered() {
 }
 
 #[test]
+fn a_segment_that_was_emptied_is_told_and_its_bodies_are_kept() {
+    let dir = TempDir::new();
+    let (spool, _) = open(&dir);
+    block_on(spool.commit(&message(1, "y".repeat(50_000)))).unwrap();
+    drop(spool);
+    let segment = the_segment(&dir);
+    let (spool, _) = open(&dir); // begins a second segment
+    block_on(spool.commit(&message(2, "later"))).unwrap();
+    drop(spool);
+    fs::write(&segment, b"").unwrap();
+    let (spool, recovered) = open(&dir);
+    assert_eq!((spool.ids(), recovered.orphans), (vec![id(2)], 0));
+    let [damage] = recovered.damage.as_slice() else { panic!("{:?}", recovered.damage) };
+    assert!(damage.file == segment && damage.what.starts_with("the segment is empty"), "{damage:?}");
+    drop(spool);
+    let kept = |name: &str| dir.path().join("damaged").join(name).is_file();
+    assert!(kept("00000001.seg") && kept(&body::file_name(id(1), the_only_body_number(&dir))));
+    // The newest one may be one that was being made: no damage, but bodies that nobody names are kept all the same.
+    fs::write(the_last_segment(&dir), b"").unwrap();
+    fs::write(dir.path().join("body").join(body::file_name(id(9), 0)), b"whose?").unwrap();
+    let (_, recovered) = open(&dir);
+    assert_eq!((recovered.damage, recovered.orphans), (vec![], 0));
+    assert!(kept(&body::file_name(id(9), 0)));
+}
+
+fn the_last_segment(dir: &TempDir) -> PathBuf {
+    fs::read_dir(dir.path().join("spool")).unwrap().map(|entry| entry.unwrap().path()).max().unwrap()
+}
+
+/// The number in the name of the body that was set aside.
+fn the_only_body_number(dir: &TempDir) -> u32 {
+    let names = fs::read_dir(dir.path().join("damaged")).unwrap().map(|entry| entry.unwrap().file_name());
+    let name = names.filter_map(|name| name.into_string().ok()).find(|name| name.starts_with(&id(1).to_string()));
+    u32::from_str_radix(name.unwrap().rsplit('.').next().unwrap(), 16).unwrap()
+}
+
+#[test]
 fn a_spool_that_was_removed_under_the_server_takes_no_mail() {
     for what in ["spool", "spool/00000001.seg"] {
         let dir = TempDir::new();
