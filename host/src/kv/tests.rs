@@ -352,5 +352,5 @@ async fn two_processes_do_not_share_one() {
     assert!(err.0.contains("another process has it open"), "{err}");
     assert!(place.set_aside().is_empty());
     let err = other.get(&space("own"), "k".into()).await.unwrap_err();
-    assert_eq!(err, Error::Failed("the store is not open".into()));
+    assert_eq!(err, Error::Failed("the store is not open: no policy is granted kv".into()));
 }

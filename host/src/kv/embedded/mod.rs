@@ -212,7 +212,7 @@ impl Drop for Embedded {
 }
 
 fn closed() -> Error {
-    Error::Failed("the store is not open".into())
+    Error::Failed("the store is not open: no policy is granted kv".into())
 }
 
 impl Inner {
