@@ -15,6 +15,7 @@ mod disk_full;
 mod first_look;
 mod header_checks;
 mod install;
+mod kv;
 mod limits;
 mod plugins;
 mod refusals;

@@ -10,6 +10,7 @@ pub mod config;
 pub mod delivery;
 pub mod directory;
 pub mod install;
+pub mod kv;
 pub mod listener;
 pub mod mail;
 pub mod plugin;

@@ -4,6 +4,7 @@
 //! Architecture invariant: whoever may open the socket (0600, in a directory that is 0700) may do everything; nothing here asks who it is.
 
 mod client;
+mod memory;
 mod queue;
 mod route;
 
@@ -22,6 +23,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 
 pub use client::{Client, ClientError};
+pub use memory::{Deleted, KeyList, Keys, Value};
 pub use queue::{Act, Acted, DestinationFacts, Listed, Order, QueueFacts, Shown};
 pub use route::{House, ListenerFacts, PluginFacts, Status};
 

@@ -7,6 +7,8 @@
 //! | `GET /plugins` | the policies with what was counted of them |
 //! | `POST /queue/list` with a `Filter` | `Listed` |
 //! | `GET /queue/ID` | `Shown` |
+//! | `GET /kv` | the store: namespaces with what they hold |
+//! | `POST /kv/list`, `get`, `delete` with a `Keys` | `KeyList`, `Value`, `Deleted` |
 //! | `POST /queue/flush`, `hold`, `release`, `delete`, `bounce` with an `Order` | `Acted` |
 
 use std::collections::BTreeMap;
@@ -17,7 +19,9 @@ use hyper::Method;
 use hyper::body::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::memory;
 use super::queue::{self, Act, MAX_IDS, Order, QueueFacts};
+use crate::kv;
 use crate::mail::{Domain, QueueId};
 use crate::plugin::Plugin;
 use crate::queue::{AdminError, Queue};
@@ -32,6 +36,8 @@ pub struct House {
     pub listeners: Vec<ListenerFacts>,
     /// The queue.
     pub queue: Queue,
+    /// What policies remember.
+    pub kv: Arc<dyn kv::Store>,
     /// All policies.
     pub plugins: Vec<Arc<Plugin>>,
 }
@@ -95,7 +101,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    fn json(value: &impl Serialize) -> Self {
+    pub(super) fn json(value: &impl Serialize) -> Self {
         match serde_json::to_vec(value) {
             Ok(body) => Self { status: 200, kind: "application/json", body },
             Err(err) => Self::wrong(500, err.to_string()),
@@ -126,10 +132,12 @@ pub(super) async fn answer(house: &Arc<House>, question: &Question) -> Answer {
             blocking(move || Answer::json(&status(&house))).await
         }
         ("GET", ["plugins"]) => Answer::json(&house.plugins.iter().map(|plugin| plugin.listed()).collect::<Vec<_>>()),
+        ("GET", ["kv"]) => memory::stats(&*house.kv).await,
+        ("POST", ["kv", act]) => memory::act(&*house.kv, act, &question.body).await,
         ("GET", ["queue", id]) => show(house, id).await,
         ("POST", ["queue", "list"]) => list(house, &question.body).await,
         ("POST", ["queue", act]) => act_on(house, act, &question.body).await,
-        (method, ["healthz" | "status" | "plugins"] | ["queue", _]) => {
+        (method, ["healthz" | "status" | "plugins" | "kv"] | ["queue" | "kv", _]) => {
             Answer::wrong(405, format!("{method} cannot be done to {}", question.path))
         }
         _ => Answer::wrong(404, format!("there is no {}", question.path)),

@@ -37,6 +37,7 @@ impl Served {
             queue: queue.clone(),
             hostname: "mx.example.test".parse().unwrap(),
             started: (jiff::Timestamp::now(), std::time::Instant::now()),
+            kv: Arc::new(crate::kv::Memory::default()),
             listeners: Vec::new(),
             plugins: Vec::new(),
         };

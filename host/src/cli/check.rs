@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::{Failure, code, wait_for};
 use crate::config::{ConfigError, Loaded};
+use crate::kv;
 use crate::plugin::{LoadError, Plugin, Runtime, Sandbox, SandboxError, Services};
 
 /// Loads all there is to load.
@@ -15,7 +16,7 @@ pub(super) fn run(loaded: &Loaded) -> Result<(), Failure> {
     // The cache belongs to the server's user; who checks may be somebody else.
     let cache = Scratch::new()?;
     let runtime = Runtime { cache_dir: cache.0.clone(), ..loaded.config.runtime.clone() };
-    let plugins = wait_for(load_plugins(loaded, &runtime, services(loaded)?))??;
+    let plugins = wait_for(load_plugins(loaded, &runtime, trial_services(loaded)?))??;
     let file = loaded.source.file().display();
     let (listeners, policies) = (loaded.config.listeners.len(), plugins.len());
     Ok(writeln!(io::stdout(), "{file}: fine; listeners: {listeners}, policies: {policies}")?)
@@ -23,7 +24,7 @@ pub(super) fn run(loaded: &Loaded) -> Result<(), Failure> {
 
 /// Compiles what is not compiled yet.
 pub(super) fn prepare(loaded: &Loaded) -> Result<(), Failure> {
-    wait_for(load_plugins(loaded, &loaded.config.runtime, services(loaded)?))??;
+    wait_for(load_plugins(loaded, &loaded.config.runtime, trial_services(loaded)?))??;
     Ok(())
 }
 
@@ -46,8 +47,13 @@ pub(super) fn prepare_apart(loaded: &Loaded) {
 }
 
 /// What the imports of policies stand on, as the config wants it.
-pub(super) fn services(_loaded: &Loaded) -> Result<Services, ConfigError> {
-    Ok(Services::default())
+pub(super) fn services(_loaded: &Loaded, kv: Arc<dyn kv::Store>) -> Result<Services, ConfigError> {
+    Ok(Services { kv: Some(kv) })
+}
+
+/// The same where nothing on the disk may change: what policies keep is gone with this process.
+pub(super) fn trial_services(loaded: &Loaded) -> Result<Services, ConfigError> {
+    services(loaded, Arc::new(kv::Memory::default()))
 }
 
 /// Every policy of the config, in a sandbox made for them.
@@ -87,6 +93,7 @@ fn explain(loaded: &Loaded, name: &str, err: &LoadError) -> ConfigError {
                 (None, _) => message.clone(),
             }
         }
+        LoadError::Store(why) => return loaded.source.error_at(&["kv", "path"], why),
         LoadError::Import { .. } => {
             path.push("grants");
             err.to_string()

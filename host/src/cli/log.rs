@@ -15,6 +15,8 @@ use crate::config::{LogFormat, Server};
 
 /// How long lines are gathered.
 const GATHER: Duration = Duration::from_millis(10);
+/// Libraries that tell more than an operator wants to know.
+const QUIET: &str = "fjall=warn,lsm_tree=warn";
 /// Octets of lines that may wait.
 const MAX_WAITING: usize = 4 * 1024 * 1024;
 
@@ -27,8 +29,8 @@ pub(super) struct Log {
 /// From now on log lines are written as the config says; before, they go nowhere.
 pub(super) fn start(config: &Server) -> Log {
     let gathered = Gathered::default();
-    // `config` has been checked; nonsense would leave errors alone.
-    let filter = EnvFilter::builder().parse_lossy(&config.log_level);
+    // `config` has been checked; nonsense would leave errors alone. What it says of the same part comes later and counts.
+    let filter = EnvFilter::builder().parse_lossy(format!("{QUIET},{}", config.log_level));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(gathered.clone());
     // That one is there already happens in tests alone, and then it is the right one.
     let _ = match config.log_format {

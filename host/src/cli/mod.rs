@@ -4,6 +4,7 @@
 mod check;
 mod inspect;
 mod install;
+mod kv;
 mod log;
 mod plugin;
 mod queue;
@@ -45,6 +46,9 @@ enum Command {
     /// See and steer the queue of the running server
     #[command(subcommand)]
     Queue(queue::Command),
+    /// See what policies remember, and have them forget it
+    #[command(subcommand)]
+    Kv(kv::Command),
     /// Look at policies
     #[command(subcommand)]
     Plugin(plugin::Command),
@@ -148,6 +152,7 @@ impl Arguments {
             Command::Check => check::run(&config.load()?),
             Command::Status(arguments) => status::run(&config, &arguments),
             Command::Queue(command) => queue::run(&config, command),
+            Command::Kv(command) => kv::run(&config, command),
             Command::Plugin(command) => plugin::run(&config, command),
             Command::Version => Ok(writeln!(io::stdout(), "wasmta {}", env!("CARGO_PKG_VERSION"))?),
         }

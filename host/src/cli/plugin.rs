@@ -2,11 +2,13 @@
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::check::{Scratch, load_plugins, services};
 use super::{Failure, Place, code, inspect, install, print_json, wait_for};
+use crate::kv;
 use crate::plugin::{Runtime, bench};
 
 #[derive(Debug, clap::Subcommand)]
@@ -77,7 +79,10 @@ async fn time(
     loaded.config.plugins.retain(|own, _| own == name);
     let cache = Scratch::new()?;
     let runtime = Runtime { cache_dir: cache.0.clone(), instances, ..loaded.config.runtime.clone() };
-    let plugins = load_plugins(&loaded, &runtime, services(&loaded)?).await?;
+    // Files of its own: what `kv` costs is measured, and what the server keeps is left alone.
+    let kv = kv::Config { path: cache.0.join("kv"), ..loaded.config.kv.clone() };
+    let services = services(&loaded, Arc::new(kv::Embedded::new(kv)))?;
+    let plugins = load_plugins(&loaded, &runtime, services).await?;
     let no_plugin = || Failure::new(code::USAGE, format_args!("the config has no [plugin.{name}]"));
     let plugin = plugins.get(name).ok_or_else(no_plugin)?;
     let message = if message.contains(&b'\r') {

@@ -17,6 +17,7 @@ use crate::admin::{Control, House, ListenerFacts};
 use crate::config::Loaded;
 use crate::delivery::{Delivery, Routes, no_route};
 use crate::directory::Directory;
+use crate::kv;
 use crate::listener::{Listener, Parts, Port};
 use crate::mail::Domain;
 use crate::plugin::{Chain, Plugin};
@@ -53,7 +54,8 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
     let ports = take_ports(&loaded)?;
     make_data_dir(&loaded)?;
     prepare_apart(&loaded);
-    let plugins = load_plugins(&loaded, &config.runtime, services(&loaded)?).await?;
+    let kv: Arc<dyn kv::Store> = Arc::new(kv::Embedded::new(config.kv.clone()));
+    let plugins = load_plugins(&loaded, &config.runtime, services(&loaded, Arc::clone(&kv))?).await?;
     let directory = Arc::new(directory(&loaded, hostname.clone())?);
     let routes = Routes::new(Arc::clone(&directory), &config.delivery);
     let queue = open_queue(&loaded, hostname.clone(), routes.clone())?;
@@ -71,6 +73,7 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
         started,
         listeners: facts(&loaded, &listeners),
         queue: queue.clone(),
+        kv: Arc::clone(&kv),
         plugins: plugins.into_values().collect(),
     };
     // The operator can look on until the last delivery has ended.
@@ -94,6 +97,7 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
     work.shutdown().await;
     leave.send_replace(true);
     let _ = control.await; // so that the socket is gone when the process is
+    let _ = tokio::task::spawn_blocking(move || kv.close()).await;
     tracing::info!("ended");
     Ok(())
 }

@@ -145,6 +145,9 @@ impl Checker<'_> {
         if let Err((key, message)) = self.config.queue.check() {
             return self.fault(&["queue", key], message);
         }
+        if let Err((key, message)) = self.config.kv.check() {
+            return self.fault(&["kv", key], message);
+        }
         let delivery = &self.config.delivery;
         let rules = [
             (delivery.max_messages > 0, "max-messages", "0 would deliver nothing; write at least 1"),

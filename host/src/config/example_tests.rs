@@ -5,7 +5,7 @@ use super::*;
 
 const EXAMPLE: &str = include_str!("../../../docs/wasmta.example.toml");
 /// Every table of a config.
-const TABLES: [&str; 9] = [
+const TABLES: [&str; 10] = [
     "[server]",
     "[[listener]]",
     "[smtp]",
@@ -14,6 +14,7 @@ const TABLES: [&str; 9] = [
     "[delivery.smtp]",
     "[directory]",
     "[runtime]",
+    "[kv]",
     "[plugin.example]",
 ];
 

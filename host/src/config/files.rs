@@ -36,6 +36,7 @@ pub(super) fn resolve(config: &mut Config, source: &Source) -> Result<(), Config
     let lock_file = Lock::path(source.file());
     let lock = Lock::read(&lock_file).map_err(|err| ConfigError::of_file(&lock_file, err.to_string()))?;
     let store = Store::new(&config.runtime.plugin_dir);
+    config.kv.path = filled(&config.kv.path.to_string_lossy());
     for (name, plugin) in &mut config.plugins {
         let located = lock.locate(name, &plugin.source, folder, &store);
         (plugin.source, plugin.pin) = located.map_err(|err| source.error_at(&["plugin", name, "source"], err))?;

@@ -14,7 +14,7 @@ pub use server::{LogFormat, Server};
 pub use source::{ConfigError, Place, Source};
 
 use crate::install::Lock;
-use crate::{delivery, directory, listener, plugin, queue, smtp};
+use crate::{delivery, directory, kv, listener, plugin, queue, smtp};
 
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,6 +44,9 @@ pub struct Config {
     /// What all policies share.
     #[serde(default)]
     pub runtime: plugin::Runtime,
+    /// Where their keys and values are kept.
+    #[serde(default)]
+    pub kv: kv::Config,
 }
 
 /// A config that is sound in itself, with its text for what is found wrong later.

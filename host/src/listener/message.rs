@@ -49,6 +49,7 @@ impl Session {
             Verdict::Quarantine(why) => mail.hold = mail.hold.or(Some(why)),
             Verdict::Pass | Verdict::Accept | Verdict::Delay(_) => {}
         }
+        self.staged.extend(judged.staged);
         if mail.envelope.recipients.is_empty() {
             self.say(Stage::Message, "", "discard: policies left no recipient");
             return stay(accepted());
@@ -56,6 +57,7 @@ impl Session {
         let (from, size, recipients, hold) = facts(&mail);
         match self.shared.queue.commit(mail).await {
             Ok(()) => {
+                std::mem::take(&mut self.staged).keep(&id.to_string()).await;
                 let (session, client, helo) = (self.id(), self.server.session().client.ip(), self.helo());
                 tracing::info!(queue_id = %id, session, %client, helo, from, size, recipients, hold, "queued");
                 stay(accepted())

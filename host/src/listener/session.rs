@@ -13,7 +13,7 @@ use super::Shared;
 use super::body::Spilled;
 use crate::directory::Destination;
 use crate::mail::{QueueId, Reply};
-use crate::plugin::{Chain, Judged, Subject, Transaction};
+use crate::plugin::{Chain, Judged, Staged, Subject, Transaction};
 use crate::policy::{self, Edit, Stage, Verdict};
 use crate::queue::CommitError;
 use crate::smtp::{Action, Input, Refusal, Server, Stages};
@@ -45,6 +45,8 @@ pub(super) struct Session {
     pub(super) spill_error: Option<CommitError>,
     /// What policies changed of the envelope before there was a message.
     pub(super) edits: Vec<Edit>,
+    /// What they want kept if the message gets into the queue.
+    pub(super) staged: Staged,
 }
 
 /// The client has gone, or we are done with it.
@@ -65,6 +67,7 @@ impl Session {
             spilled: None,
             spill_error: None,
             edits: Vec::new(),
+            staged: Staged::default(),
         }
     }
 
@@ -183,7 +186,10 @@ impl Session {
         let session = Arc::clone(self.server.session());
         let judged = self.chain.judge(&session, subject).await;
         self.note(stage, &judged);
-        self.edits.extend(judged.edits);
+        if !judged.verdict.refuses() {
+            self.edits.extend(judged.edits);
+            self.staged.extend(judged.staged);
+        }
         if !judged.delay.is_zero() {
             tokio::time::sleep(judged.delay).await;
         }
@@ -315,6 +321,7 @@ impl Session {
         self.spilled = None;
         self.spill_error = None;
         self.edits.clear();
+        self.staged = Staged::default();
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 wasmtime::component::bindgen!({
     path: "../wit",
     world: "all",
-    imports: { default: trappable },
+    imports: { "wasmta:policy/kv": async | trappable, default: trappable },
     exports: { default: async },
     with: {
         "wasmta:policy/types.session": crate::plugin::resource::SessionView,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Digest;
+use crate::kv::{Quota, Space};
 use crate::policy::OnError;
 use crate::units::{ByteSize, Duration};
 
@@ -37,6 +38,12 @@ pub struct Config {
     /// Imports beyond `log`, `metric`, `clock` and `score` that it may use: `kv`, `dns`, `net`. Default none.
     #[serde(default)]
     pub grants: Vec<String>,
+    /// Octets of keys and values that it may keep in `kv`. Default 64 MiB.
+    #[serde(default = "default_kv_quota")]
+    pub kv_quota: ByteSize,
+    /// Keys that it may keep in `kv`. Default 1000000.
+    #[serde(default = "default_kv_keys")]
+    pub kv_keys: u64,
     /// Its settings, in its own words. `{ file = "NAME" }` anywhere in them gets the file's text added as `content`.
     #[serde(default = "default_settings", deserialize_with = "table")]
     pub settings: serde_json::Value,
@@ -72,8 +79,21 @@ impl Config {
             memory: default_memory(),
             max_instances: default_max_instances(),
             grants: Vec::new(),
+            kv_quota: default_kv_quota(),
+            kv_keys: default_kv_keys(),
             settings: default_settings(),
             pin: None,
+        }
+    }
+}
+
+impl Config {
+    /// Where what it keeps in `kv` lies. In shadow mode apart from what it keeps in force.
+    pub(super) fn space(&self, name: &str) -> Space {
+        let quota = Quota { octets: self.kv_quota.as_u64(), keys: self.kv_keys };
+        match self.mode {
+            Mode::Enforce => Space::new(name, quota),
+            Mode::Shadow => Space::new(&format!("{name}:shadow"), quota),
         }
     }
 }
@@ -100,6 +120,12 @@ fn default_memory() -> ByteSize {
 }
 fn default_max_instances() -> u32 {
     200
+}
+fn default_kv_quota() -> ByteSize {
+    ByteSize::from_mib(64)
+}
+fn default_kv_keys() -> u64 {
+    1_000_000
 }
 fn default_settings() -> serde_json::Value {
     serde_json::Value::Object(serde_json::Map::new())

@@ -11,7 +11,8 @@ use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::services::Services;
 use super::stats::Stats;
-use crate::policy::{Edit, Events, Symbol};
+use crate::kv::{Put, Space};
+use crate::policy::{Edit, Events, Stage, Symbol};
 
 /// Handles of the host that a call may have at once. It is lent three; the rest is for WASI.
 const MAX_HANDLES: usize = 256;
@@ -33,6 +34,8 @@ pub(super) struct Identity {
     pub memory: usize,
     /// What its imports stand on.
     pub services: Services,
+    /// Whose keys are its own.
+    pub space: Space,
     /// What it counts.
     pub stats: Stats,
 }
@@ -45,6 +48,11 @@ pub(super) struct Context {
     pub edits: Vec<Edit>,
     pub edit_octets: usize,
     pub symbols: Vec<Symbol>,
+    /// The stage of the hook; none while the policy describes or configures itself.
+    pub stage: Option<Stage>,
+    /// How often the call has used `kv`, and what it wants kept if the message gets into the queue.
+    pub kv_uses: u32,
+    pub staged: Vec<Put>,
     /// Points of the plugins before this one.
     pub score_before: f64,
     pub log_lines: u32,
@@ -80,6 +88,9 @@ impl Context {
             edits: Vec::new(),
             edit_octets: 0,
             symbols: Vec::new(),
+            stage: None,
+            kv_uses: 0,
+            staged: Vec::new(),
             score_before: 0.0,
             log_lines: 0,
             trace,

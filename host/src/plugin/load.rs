@@ -77,6 +77,9 @@ pub enum LoadError {
         /// How.
         why: String,
     },
+    /// The store that it is granted cannot be opened.
+    #[error("{0}")]
+    Store(String),
     /// It refused its settings.
     #[error("{}{message}", settings_place(.key, .file, .line))]
     Settings {
@@ -415,6 +418,7 @@ pub(super) async fn inspect(engines: &Engines, config: &Config) -> Result<Inspec
         name: "inspect".into(),
         memory: config.memory.as_usize(),
         services: Services::default(),
+        space: config.space("inspect"),
         stats: Stats::default(),
     });
     let manifest = bounded(config, "describe", async {

@@ -20,6 +20,7 @@ mod mime;
 mod resource;
 mod run;
 mod services;
+mod staged;
 mod stats;
 
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub use digest::{Digest, NoDigest};
 pub use load::{Inspection, LoadError, MAX_COMPONENT, Manifest};
 pub use run::{Plugin, Subject, Transaction};
 pub use services::Services;
+pub use staged::Staged;
 pub use stats::Snapshot as Counters;
 
 use cache::Cache;
@@ -75,11 +77,17 @@ impl Sandbox {
 
     /// Loads one policy under the name that the config gives it.
     pub async fn load(&self, name: &str, config: &Config) -> Result<Arc<Plugin>, LoadError> {
-        let memory = config.memory.as_usize();
+        if let Some(kv) = self.services.kv.clone().filter(|_| config.grants.iter().any(|grant| grant == "kv")) {
+            let opened = tokio::task::spawn_blocking(move || kv.open()).await;
+            opened
+                .map_err(|err| LoadError::Store(err.to_string()))?
+                .map_err(|err| LoadError::Store(err.to_string()))?;
+        }
         let identity = Arc::new(Identity {
             name: name.to_owned(),
-            memory,
+            memory: config.memory.as_usize(),
             services: self.services.clone(),
+            space: config.space(name),
             stats: Stats::default(),
         });
         let loaded = load::load(&self.engines, &self.cache, &identity, config).await?;
@@ -148,6 +156,8 @@ pub struct Judged {
     pub score: f64,
     /// What each call was like.
     pub calls: Vec<Call>,
+    /// What the policies want kept if the message gets into the queue.
+    pub staged: Staged,
 }
 
 impl Chain {
@@ -173,8 +183,7 @@ impl Chain {
             edits.extend(own);
             Ok(())
         });
-        let (decision, calls) = decision.await;
-        judged(decision, edits, calls)
+        judged(decision.await, edits)
     }
 
     /// Asks the policies about a message; each sees the edits of those before it.
@@ -190,8 +199,7 @@ impl Chain {
             *subject = Subject::Message(mail.clone());
             Ok(())
         });
-        let (decision, calls) = decision.await;
-        judged(decision, Vec::new(), calls)
+        judged(decision.await, Vec::new())
     }
 
     async fn ask(
@@ -199,12 +207,14 @@ impl Chain {
         session: &Arc<Session>,
         mut subject: Subject,
         mut take: impl FnMut(&mut Subject, Vec<crate::policy::Edit>) -> Result<(), run::Failure>,
-    ) -> (Decision, Vec<Call>) {
+    ) -> Heard {
         let stage = subject.stage();
-        let (mut decision, mut calls) = (Decision::default(), Vec::new());
+        let Heard { mut decision, mut calls, mut staged } = Heard::default();
         for plugin in self.0.iter().filter(|plugin| plugin.loaded.hooks.has(stage)) {
-            let (result, mut call) = plugin.run(session, subject.clone(), decision.score()).await;
+            let (mut result, mut call) = plugin.run(session, subject.clone(), decision.score()).await;
             if !plugin.enforced() {
+                // Its keys are its own: nobody in force sees them.
+                staged.extend(result.as_mut().map(|product| std::mem::take(&mut product.staged)).unwrap_or_default());
                 shadow(plugin, session, stage, &result);
                 calls.push(call);
                 continue;
@@ -215,6 +225,7 @@ impl Chain {
             });
             let opinion = match taken {
                 Ok(product) => {
+                    staged.extend(product.staged);
                     let plugin = plugin.name().to_owned();
                     Opinion { plugin, verdict: product.verdict, symbols: product.symbols }
                 }
@@ -240,8 +251,16 @@ impl Chain {
                 break;
             }
         }
-        (decision, calls)
+        Heard { decision, calls, staged }
     }
+}
+
+/// What the policies of one stage brought forth together.
+#[derive(Default)]
+struct Heard {
+    decision: Decision,
+    calls: Vec<Call>,
+    staged: Staged,
 }
 
 /// Logs what a plugin in shadow mode would have done.
@@ -256,8 +275,9 @@ fn shadow(plugin: &Plugin, session: &Session, stage: Stage, result: &Result<run:
     }
 }
 
-fn judged(decision: Decision, edits: Vec<crate::policy::Edit>, calls: Vec<Call>) -> Judged {
+fn judged(heard: Heard, edits: Vec<crate::policy::Edit>) -> Judged {
+    let Heard { decision, calls, staged } = heard;
     let (delay, score) = (decision.delay(), decision.score());
     let (plugin, verdict) = decision.outcome();
-    Judged { plugin, verdict, delay, edits, score, calls }
+    Judged { plugin, verdict, delay, edits, score, calls, staged }
 }

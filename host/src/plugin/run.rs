@@ -15,6 +15,7 @@ use super::context::{Context, Identity, Trace, ticks};
 use super::engine::Engines;
 use super::load::Loaded;
 use super::resource::{EnvelopeView, MessageView, SessionView};
+use super::staged::Staged;
 use crate::mail::{Envelope, QueueId, Recipient};
 use crate::policy::{Call, Edit, Mail, Notes, Session, Stage, Symbol, Verdict, told};
 
@@ -91,6 +92,8 @@ pub(super) struct Product {
     pub verdict: Verdict,
     pub edits: Vec<Edit>,
     pub symbols: Vec<Symbol>,
+    /// What it wants kept if the message gets into the queue.
+    pub staged: Staged,
 }
 
 /// A policy that is ready to run, with its place in the config.
@@ -205,6 +208,7 @@ impl Plugin {
             verdict,
             edits: std::mem::take(&mut context.edits),
             symbols: std::mem::take(&mut context.symbols),
+            staged: Staged::new(&self.identity, std::mem::take(&mut context.staged)),
         })
     }
 
@@ -238,6 +242,7 @@ impl Plugin {
             let configured = super::load::configure(store, &instance, &self.loaded.hooks, &self.settings).await;
             configured.map_err(|err| wasmtime::format_err!("{err}"))?;
         }
+        store.data_mut().stage = Some(subject.stage());
         let session = lend(store, SessionView(Arc::clone(session)))?;
         let hooks = &self.loaded.hooks;
         let no_hook = || wasmtime::format_err!("it has no such hook");

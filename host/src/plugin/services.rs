@@ -1,12 +1,22 @@
 //! What the host imports stand on: made once by whoever puts the house together, shared by all policies and all their calls.
 
+use std::sync::Arc;
+
+use crate::kv;
+
 /// Everything that a policy can reach beyond its own call. What is none is not provided: a policy that imports it is refused at load.
 #[derive(Clone, Default)]
-pub struct Services {}
+pub struct Services {
+    /// What `kv` is kept in. Opened when the first policy that is granted `kv` is loaded.
+    pub kv: Option<Arc<dyn kv::Store>>,
+}
 
 impl Services {
     /// Whether calls of an import that needs a grant would find what they need.
-    pub(super) fn provides(&self, _import: &str) -> bool {
-        false
+    pub(super) fn provides(&self, import: &str) -> bool {
+        match import {
+            "kv" => self.kv.is_some(),
+            _ => false,
+        }
     }
 }

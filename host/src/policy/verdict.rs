@@ -29,6 +29,13 @@ pub enum Verdict {
     Delay(Duration),
 }
 
+impl Verdict {
+    /// Whether what was judged is refused, for now or for good.
+    pub fn refuses(&self) -> bool {
+        matches!(self, Self::Reject(_) | Self::Defer(_) | Self::DeferIfPermit(_) | Self::Disconnect(_))
+    }
+}
+
 /// What counts as the verdict of a policy that trapped, timed out or could not be run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
