@@ -15,7 +15,7 @@ use crate::directory::Destination;
 use crate::mail::{QueueId, Reply};
 use crate::plugin::{Chain, Judged, Subject, Transaction};
 use crate::policy::{self, Edit, Stage, Verdict};
-use crate::queue::CommitError;
+use crate::queue::{CommitError, Guest};
 use crate::smtp::{Action, Input, Server, Stages};
 
 /// How long a client may take to close after we have, and how much it may still send: a connection that is closed with octets unread is
@@ -45,6 +45,8 @@ pub(super) struct Session {
     pub(super) spill_error: Option<CommitError>,
     /// What policies changed of the envelope before there was a message.
     pub(super) edits: Vec<Edit>,
+    /// Counts it.
+    _guest: Guest,
 }
 
 /// The client has gone, or we are done with it.
@@ -55,6 +57,7 @@ impl Session {
         let chain = shared.chain();
         let stages: Stages = chain.stages().collect();
         let server = Server::new(Arc::clone(&shared.smtp), stages, facts);
+        let guest = shared.queue.guest();
         Self {
             shared,
             chain,
@@ -65,6 +68,7 @@ impl Session {
             spilled: None,
             spill_error: None,
             edits: Vec::new(),
+            _guest: guest,
         }
     }
 
