@@ -65,6 +65,10 @@ fn parse(name: &str, text: &str) -> Case {
             ["set", key, value @ ..] => {
                 case.settings.push(((*key).to_owned(), value.first().map(|value| (*value).to_owned())));
             }
+            [kind, table, "latin-1"] => {
+                let octets = text.chars().map(|c| u8::try_from(c).expect("a character of Latin-1")).collect();
+                case.tables.push(((*kind).to_owned(), (*table).to_owned(), octets));
+            }
             [kind, table] => case.tables.push(((*kind).to_owned(), (*table).to_owned(), text.into_bytes())),
             _ => panic!("{name}: what is `--- {head}`?"),
         }

@@ -10,9 +10,14 @@ pub struct Maildir(pub PathBuf);
 impl Maildir {
     /// The mails in `new` and `cur`, by the names of their files.
     pub fn mails(&self) -> Vec<String> {
+        self.octets().iter().map(|mail| String::from_utf8_lossy(mail).into_owned()).collect()
+    }
+
+    /// The same, octet by octet.
+    pub fn octets(&self) -> Vec<Vec<u8>> {
         let mut files: Vec<PathBuf> = ["new", "cur"].iter().flat_map(|name| self.files(name)).collect();
         files.sort();
-        files.iter().map(|file| String::from_utf8_lossy(&std::fs::read(file).unwrap()).into_owned()).collect()
+        files.iter().map(|file| std::fs::read(file).unwrap()).collect()
     }
 
     /// Waits until there are so many; more are a failure.

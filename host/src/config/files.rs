@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::source::read_text;
+use super::source::read_octets;
 use super::{Config, ConfigError, Source};
 use crate::install::{Lock, Store};
 
@@ -12,6 +12,11 @@ use crate::install::{Lock, Store};
 const MAX_FILE: u64 = 16 << 20;
 /// Octets of all files that one plugin's settings name.
 const MAX_FILES: u64 = 64 << 20;
+
+/// Where the content of a file goes that is UTF-8.
+const TEXT: &str = "content";
+/// Where that of any other file goes: one character, U+0000 to U+00FF, for each octet.
+const OCTETS: &str = "content-octets";
 
 /// Makes the names of directories independent of the folder.
 pub(super) fn resolve_dirs(config: &mut Config, source: &Source) {
@@ -71,24 +76,29 @@ impl Reader<'_> {
                     return Ok(());
                 };
                 path.push("file".into());
-                if items.contains_key("content") {
-                    let message = "there is `content` beside it, which the file would replace; remove one";
+                if let Some(name) = [TEXT, OCTETS].into_iter().find(|name| items.contains_key(*name)) {
+                    let message = format_args!("there is `{name}` beside it, which the file would replace; remove one");
                     return Err(self.source.error_at(path, message));
                 }
                 let file = self.folder.join(file);
                 let content = self.read(&file).map_err(|why| self.source.error_at(path, why))?;
                 path.pop();
-                items.insert("content".into(), content.into());
+                let (name, content) = match String::from_utf8(content) {
+                    Ok(text) => (TEXT, text),
+                    // JSON knows no other text; nothing of the file may be lost or guessed.
+                    Err(err) => (OCTETS, err.as_bytes().iter().copied().map(char::from).collect()),
+                };
+                items.insert(name.into(), content.into());
                 Ok(())
             }
             _ => Ok(()),
         }
     }
 
-    fn read(&mut self, file: &Path) -> Result<String, String> {
+    fn read(&mut self, file: &Path) -> Result<Vec<u8>, String> {
         let shown = file.display();
         let content =
-            read_text(file, MAX_FILE).map_err(|why| format!("{shown} {why}; correct the name or the file"))?;
+            read_octets(file, MAX_FILE).map_err(|why| format!("{shown} {why}; correct the name or the file"))?;
         self.left = self.left.checked_sub(content.len() as u64).ok_or_else(|| {
             let limit = crate::units::ByteSize::from_bytes(MAX_FILES);
             format!("with {shown} the files of this plugin are larger than {limit} together; name fewer")

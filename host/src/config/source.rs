@@ -216,6 +216,15 @@ fn explain_unknown(message: &str) -> Option<String> {
 
 /// A text file of at most `limit` octets; what is wrong otherwise, as half a sentence.
 pub(super) fn read_text(file: &Path, limit: u64) -> Result<String, String> {
+    String::from_utf8(read_octets(file, limit)?).map_err(|err| {
+        let valid = err.utf8_error().valid_up_to();
+        let line = err.as_bytes().iter().take(valid).filter(|octet| **octet == b'\n').count() + 1;
+        format!("is not UTF-8 in line {line}")
+    })
+}
+
+/// A regular file's octets, at most so many.
+pub(super) fn read_octets(file: &Path, limit: u64) -> Result<Vec<u8>, String> {
     let failed = |err: std::io::Error| format!("cannot be read: {}", io_words(&err));
     // Looked at before it is opened: opening a named pipe would wait for somebody to write.
     if !std::fs::metadata(file).map_err(failed)?.is_file() {
@@ -226,11 +235,7 @@ pub(super) fn read_text(file: &Path, limit: u64) -> Result<String, String> {
     if bytes.len() as u64 > limit {
         return Err(format!("is larger than {}", crate::units::ByteSize::from_bytes(limit)));
     }
-    String::from_utf8(bytes).map_err(|err| {
-        let valid = err.utf8_error().valid_up_to();
-        let line = err.as_bytes().iter().take(valid).filter(|octet| **octet == b'\n').count() + 1;
-        format!("is not UTF-8 in line {line}")
-    })
+    Ok(bytes)
 }
 
 /// The system's words without its number: "No such file or directory".

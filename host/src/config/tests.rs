@@ -156,6 +156,11 @@ fn files_in_settings_are_read() {
     assert_eq!(*settings, expected);
     assert_eq!(loaded.config.plugins["x"].source, folder.0.join("p.wasm"));
     assert_eq!(loaded.config.directory.maildir, "/var/lib/wasmta/mail/{user}");
+    // Tables are older than UTF-8: nothing in them is refused or lost.
+    std::fs::write(folder.0.join("t.pcre"), b"/caf\xe9/ DUNNO\n\xff").unwrap();
+    let loaded = folder.load(&text).unwrap();
+    let table = &loaded.config.plugins["x"].settings["tables"][0];
+    assert_eq!((&table["content"], &table["content-octets"]), (&().into(), &"/caf\u{e9}/ DUNNO\n\u{ff}".into()));
     // What a plugin finds wrong is told with the line of the setting.
     let err = loaded.source.error_at(&["plugin", "x", "settings", "tables", "0", "type"], "no such type");
     assert_eq!(err.place(), Some(Place { line: 11, column: 8 }));
@@ -176,6 +181,7 @@ fn files_in_settings_are_bounded() {
     let both =
         format!("{LISTENER}[plugin.x]\nsource = \"p.wasm\"\nsettings = {{ file = \"p.wasm\", content = \"\" }}\n");
     assert!(folder.fault(&both).contains("there is `content` beside it"));
+    assert!(folder.fault(&both.replace("content", "content-octets")).contains("there is `content-octets` beside it"));
 }
 
 #[test]

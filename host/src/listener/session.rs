@@ -15,7 +15,7 @@ use crate::directory::Destination;
 use crate::mail::{QueueId, Reply};
 use crate::plugin::{Chain, Judged, Staged, Subject, Transaction};
 use crate::policy::{self, Edit, Stage, Verdict};
-use crate::queue::CommitError;
+use crate::queue::{CommitError, Guest};
 use crate::smtp::{Action, Input, Refusal, Server, Stages};
 
 /// How long a client may take to close after we have, and how much it may still send: a connection that is closed with octets unread is
@@ -47,6 +47,8 @@ pub(super) struct Session {
     pub(super) edits: Vec<Edit>,
     /// What they want kept if the message gets into the queue.
     pub(super) staged: Staged,
+    /// Counts it.
+    _guest: Guest,
 }
 
 /// The client has gone, or we are done with it.
@@ -57,6 +59,7 @@ impl Session {
         let chain = shared.chain();
         let stages: Stages = chain.stages().collect();
         let server = Server::new(Arc::clone(&shared.smtp), stages, facts);
+        let guest = shared.queue.guest();
         Self {
             shared,
             chain,
@@ -68,6 +71,7 @@ impl Session {
             spill_error: None,
             edits: Vec::new(),
             staged: Staged::default(),
+            _guest: guest,
         }
     }
 

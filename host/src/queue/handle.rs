@@ -10,8 +10,8 @@ use tokio::sync::Notify;
 use super::outcome::Rules;
 use super::schedule::{Call, Limits, Schedule, Site};
 use super::{
-    Clock, CommitError, Config, Destination, Draft, IdSource, Letter, LoadError, Message, OpenError, RecipientState,
-    Recovered, Spool, State, Store, Stored, UnixTime, Usage, disk,
+    Clock, CommitError, Config, Destination, Draft, Guest, IdSource, Letter, LoadError, Message, OpenError,
+    RecipientState, Recovered, Spool, State, Store, Stored, UnixTime, Usage, disk,
 };
 use crate::mail::{Domain, ForwardPath, QueueId};
 use crate::policy::Mail;
@@ -255,6 +255,11 @@ impl Queue {
     /// Whether mail is taken now; ask before MAIL is answered.
     pub fn accepting(&self) -> Result<(), CommitError> {
         self.0.store.accepting()
+    }
+
+    /// Says that one more session is there, until it drops this. A session that is alone has its mail on the disk with less effort.
+    pub fn guest(&self) -> Guest {
+        self.0.store.guests().enter()
     }
 
     /// A place for a body that is too large for memory.

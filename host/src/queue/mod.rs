@@ -35,7 +35,8 @@ pub use outcome::{Contact, Outcome, Report, ReportKind};
 pub use schedule::{Destination, SiteSummary};
 pub use spool::{Damage, Draft, Recovered, Spool};
 pub use store::{
-    CommitError, Letter, LoadError, Message, Promise, RecipientState, Relayed, Response, State, Store, Stored, Usage,
+    CommitError, Guest, Guests, Letter, LoadError, Message, Promise, RecipientState, Relayed, Response, State, Store,
+    Stored, Usage,
 };
 pub use time::{Clock, UnixTime};
 pub use worker::{Job, Worker};

@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{fmt, io};
 
 use serde::{Deserialize, Serialize};
@@ -299,10 +300,40 @@ pub struct Usage {
     pub disk: u64,
 }
 
+/// Counts those who may want to commit something: a store that knows that there is one alone need not wait for others.
+#[derive(Debug, Clone, Default)]
+pub struct Guests(Arc<AtomicUsize>);
+
+/// One of them; counted until it is dropped.
+#[derive(Debug)]
+pub struct Guest(Guests);
+
+impl Guests {
+    /// One more.
+    pub fn enter(&self) -> Guest {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Guest(self.clone())
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// A durable store of messages and of what became of them.
 pub trait Store: Send + Sync {
     /// Keeps a message. Done means durable: power may fail then. If the caller loses interest before, the message is dropped.
     fn commit<'a>(&'a self, message: &'a Message) -> Promise<'a, Result<(), CommitError>>;
+
+    /// Those who may commit something.
+    fn guests(&self) -> &Guests;
 
     /// Notes what became of a message. Survives the death of the process at once and a power failure about a second later: what
     /// can come of that is a second delivery, never a lost one. Cannot fail: what cannot be written now is written later.

@@ -49,6 +49,7 @@ pub const SCHEMA: &str = r##"{
         "type": {"enum": ["regexp", "pcre"]},
         "file": {"type": "string", "description": "a table's file"},
         "content": {"type": "string", "description": "its text; comes from the host"},
+        "content-octets": {"type": "string", "description": "the same of a file that is not UTF-8, one character for each octet"},
         "rules": {"type": "string", "description": "the table itself, instead of a file"}
       }
     }
@@ -65,7 +66,7 @@ const KEYS: [&str; 8] = [
     "body_checks_size_limit",
     "disable_mime_input_processing",
 ];
-const TABLE_KEYS: [&str; 4] = ["type", "file", "content", "rules"];
+const TABLE_KEYS: [&str; 5] = ["type", "file", "content", "content-octets", "rules"];
 /// No limit may be so large that a message could fill the memory with it.
 const MAX_LIMIT: u64 = 16 * 1024 * 1024;
 
@@ -162,8 +163,17 @@ fn source(key: &str, table: &Value) -> Result<Source, Refused> {
         Some(Value::String(text)) => Ok(Some(text.clone())),
         Some(other) => Err(refused(&format!("{key}.{name}"), format!("a text is needed, not {other}"))),
     };
-    match (text("file")?, text("content")?, text("rules")?) {
-        (Some(name), Some(content), None) => Ok(Source { name, dialect, text: content.into_bytes() }),
+    let content = match (text("content")?, text("content-octets")?) {
+        (Some(text), None) => Some(text.into_bytes()),
+        (None, Some(octets)) => {
+            let octets: Result<Vec<u8>, _> = octets.chars().map(u8::try_from).collect();
+            Some(octets.map_err(|_| refused(key, "`content-octets` has characters that are no octets".into()))?)
+        }
+        (None, None) => None,
+        (Some(_), Some(_)) => return Err(refused(key, "either `content` or `content-octets` is needed".into())),
+    };
+    match (text("file")?, content, text("rules")?) {
+        (Some(name), Some(content), None) => Ok(Source { name, dialect, text: content }),
         (None, None, Some(rules)) => Ok(Source { name: key.to_owned(), dialect, text: rules.into_bytes() }),
         (Some(file), None, None) => {
             Err(Refused { file: Some(file), ..refused(key, "the host did not read this file".into()) })

@@ -16,8 +16,13 @@ const RECEIVED: &[u8] =
 fn json(case: &Case) -> String {
     let mut settings = serde_json::Map::new();
     for (kind, table, text) in &case.tables {
-        let text = String::from_utf8(text.clone()).expect("tables here are UTF-8");
-        let table = serde_json::json!({"type": table, "rules": text});
+        let table = match std::str::from_utf8(text) {
+            Ok(text) => serde_json::json!({"type": table, "rules": text}),
+            Err(_) => {
+                let octets: String = text.iter().copied().map(char::from).collect();
+                serde_json::json!({"type": table, "file": "table", "content-octets": octets})
+            }
+        };
         match settings.entry(kind.clone()).or_insert_with(|| serde_json::json!([])) {
             serde_json::Value::Array(tables) => tables.push(table),
             other => panic!("{other}"),

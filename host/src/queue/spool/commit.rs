@@ -97,13 +97,17 @@ impl Shared {
         log.insert(message.id, at, body);
         let lsn = log.written;
         log.waiters.push_back(Waiter { lsn, id: Some(message.id), done });
-        let wake = log.sleep != Sleep::Awake;
+        let round = self.stand_in(&mut log);
+        let wake = log.sleep != Sleep::Awake && log.stand_in.is_none();
         let fill = u64::from(at.at) + u64::from(at.len);
         let three_quarters = self.dirs.segment_size / 4 * 3;
         let tidy = fill >= three_quarters && u64::from(at.at) < three_quarters;
         drop(log);
         if wake {
             self.work.notify_one();
+        }
+        if let Some(round) = round {
+            let _ = round.run(self); // told like everybody who waits
         }
         if tidy {
             self.chores.notify_one();

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use super::Dirs;
+use super::alone::StandIn;
 use super::body::file_name;
 use super::record::{self, Kind, Marker};
 use crate::mail::QueueId;
@@ -123,6 +124,13 @@ pub(super) struct Log {
     /// Body files that may go.
     pub dead_bodies: Vec<PathBuf>,
     pub sleep: Sleep,
+    /// When the last sync ended, and how long it took.
+    pub synced_at: Instant,
+    pub last_sync: Duration,
+    /// Who syncs now in the sync thread's place, whether anybody did since it last looked, and whether it looks again soon.
+    pub stand_in: Option<StandIn>,
+    pub stood_in: bool,
+    pub watched: bool,
     pub closing: bool,
 }
 
@@ -145,6 +153,11 @@ impl Log {
             backlog: VecDeque::new(),
             dead_bodies: Vec::new(),
             sleep: Sleep::Awake,
+            synced_at: Instant::now(),
+            last_sync: Duration::MAX,
+            stand_in: None,
+            stood_in: false,
+            watched: false,
             closing: false,
         }
     }

@@ -6,13 +6,15 @@
 //! a record of 32 octets. The index is a few dozen octets a message and is rebuilt by reading the segments at the start.
 //!
 //! How a commit goes: encode; append under the lock; wait until the sync thread has passed that place. The sync thread syncs
-//! whenever somebody waits, so that all who come during one sync share the next. Segments are set aside whole and, when dead,
+//! whenever somebody waits, so that all who come during one sync share the next; a session that is alone in the house syncs for
+//! itself (`alone`). Segments are set aside whole and, when dead,
 //! used again: syncing blocks that are there already costs a third less than growing a file.
 //!
 //! What holds at every moment: a message that was acknowledged is in a segment that is synced up to it, and no note of its
 //! removal is older than its delivery; a note of a removal outlives every copy of the message. What a failed sync may or may not
 //! have written is not believed again.
 
+mod alone;
 mod body;
 mod clean;
 mod commit;
@@ -37,7 +39,7 @@ pub use body::Draft;
 pub use recover::{Damage, Recovered};
 
 use super::disk::Disk;
-use super::store::{CommitError, Letter, LoadError, Message, Promise, State, Store, Stored, Usage};
+use super::store::{CommitError, Guests, Letter, LoadError, Message, Promise, State, Store, Stored, Usage};
 use super::{Config, OpenError};
 use crate::mail::QueueId;
 use log::{Log, Note, Sleep};
@@ -90,6 +92,7 @@ struct Shared {
     chores: Condvar,
     tidying: Mutex<()>,
     trouble: Trouble,
+    guests: Guests,
     space: Mutex<Option<(Instant, Result<(), CommitError>)>>,
     min_free: u64,
     inline_size: u64,
@@ -176,6 +179,7 @@ impl Spool {
             chores: Condvar::new(),
             tidying: Mutex::new(()),
             trouble: Trouble::default(),
+            guests: Guests::default(),
             space: Mutex::new(None),
             min_free: config.min_free.as_u64(),
             inline_size: config.inline_size.as_u64(),
@@ -251,6 +255,10 @@ impl Store for Spool {
             self.accepting()?;
             self.shared.commit(message).await
         })
+    }
+
+    fn guests(&self) -> &Guests {
+        &self.shared.guests
     }
 
     fn update(&self, id: QueueId, state: &State) {

@@ -12,25 +12,46 @@ use crate::queue::disk::DiskFile;
 
 /// How long a note waits for a sync that somebody needs.
 const NOTES_WAIT: Duration = Duration::from_secs(1);
+/// How often the sync thread looks after tasks that sync in its place.
+const WATCH: Duration = Duration::from_millis(20);
 
 /// What one sync covers.
-struct Round {
+pub(super) struct Round {
     files: Vec<(u32, Arc<DiskFile>)>,
     upto: u64,
 }
 
 /// Runs until the log is closing and all is synced, or cannot be.
 pub(super) fn run(shared: &Shared) {
-    let mut last = Instant::now();
-    while let Some(round) = next_round(shared, last) {
-        last = Instant::now();
-        let failed = round.files.iter().find_map(|(number, file)| file.sync().err().map(|err| (*number, err)));
+    while let Some(round) = next_round(shared) {
+        let failed = round.run(shared).is_err();
+        if failed && lock(&shared.log).closing {
+            return;
+        }
+    }
+}
+
+impl Round {
+    /// All that is written and not yet synced. One round at a time: an error is told to one of two who sync the same file.
+    pub fn begin(log: &mut Log) -> Self {
+        let mut files = std::mem::take(&mut log.unsynced);
+        files.extend(log.current.as_ref().map(|current| (current.number, current.file.clone())));
+        Self { files, upto: log.written }
+    }
+
+    /// Syncs, and tells those who wait for it.
+    pub fn run(self, shared: &Shared) -> io::Result<()> {
+        let begun = Instant::now();
+        let failed = self.files.iter().find_map(|(number, file)| file.sync().err().map(|err| (*number, err)));
         let mut log = lock(&shared.log);
+        log.synced_at = Instant::now();
+        log.last_sync = log.synced_at - begun;
+        log.stand_in = None;
         let done = match &failed {
-            None => log.synced(round.upto),
+            None => log.synced(self.upto),
             Some((number, err)) => {
                 tracing::error!(segment = number, %err, "sync failed: what was written since the last one is not believed");
-                let numbers: Vec<u32> = round.files.iter().map(|(number, _)| *number).collect();
+                let numbers: Vec<u32> = self.files.iter().map(|(number, _)| *number).collect();
                 log.poison(&numbers)
             }
         };
@@ -40,8 +61,12 @@ pub(super) fn run(shared: &Shared) {
             tracing::error!(notes = log.backlog.len(), %err, "results of deliveries cannot be written, they are kept in memory");
         }
         let chores = !log.dead_bodies.is_empty() || failed.is_some();
-        let give_up = failed.is_some() && log.closing;
+        // After a round of its own the thread is awake and sees for itself.
+        let more = log.sleep != Sleep::Awake && (!log.waiters.is_empty() || log.closing || failed.is_some());
         drop(log);
+        if more {
+            shared.work.notify_one();
+        }
         if chores {
             shared.chores.notify_one();
         }
@@ -49,9 +74,7 @@ pub(super) fn run(shared: &Shared) {
             shared.trouble.set(CommitError::Disk(format!("sync: {err}")));
         }
         tell(done, failed.as_ref().map(|(_, err)| err));
-        if give_up {
-            return;
-        }
+        failed.map_or(Ok(()), |(_, err)| Err(err))
     }
 }
 
@@ -68,30 +91,39 @@ fn is_unsynced(log: &Log) -> bool {
 }
 
 /// Sleeps until there is something to sync. None when the log is closing and nothing is left.
-fn next_round(shared: &Shared, last: Instant) -> Option<Round> {
+fn next_round(shared: &Shared) -> Option<Round> {
     let mut log = lock(&shared.log);
-    while log.waiters.is_empty() {
+    while log.waiters.is_empty() || log.stand_in.is_some() {
         let unsynced = is_unsynced(&log);
-        if log.closing && !unsynced {
-            return None;
+        let mut timeout = Duration::from_secs(3600);
+        log.sleep = Sleep::Forever;
+        if let Some(stand_in) = &log.stand_in {
+            stand_in.relieve(WATCH);
+        } else {
+            if log.closing && !unsynced {
+                return None;
+            }
+            let rest = NOTES_WAIT.saturating_sub(log.synced_at.elapsed());
+            if unsynced && (rest.is_zero() || log.closing) {
+                break;
+            }
+            if unsynced {
+                (log.sleep, timeout) = (Sleep::UntilDue, rest);
+            }
         }
-        let rest = NOTES_WAIT.saturating_sub(last.elapsed());
-        if unsynced && (rest.is_zero() || log.closing) {
-            break;
+        log.watched = std::mem::take(&mut log.stood_in) || log.stand_in.is_some();
+        if log.watched {
+            (log.sleep, timeout) = (Sleep::UntilDue, timeout.min(WATCH));
         }
-        log.sleep = if unsynced { Sleep::UntilDue } else { Sleep::Forever };
-        let timeout = if unsynced { rest } else { Duration::from_secs(3600) };
         log = match shared.work.wait_timeout(log, timeout) {
             Ok((log, _)) => log,
             Err(poisoned) => poisoned.into_inner().0,
         };
-        log.sleep = Sleep::Awake;
     }
+    log.sleep = Sleep::Awake;
     if !log.backlog.is_empty() && log.write_backlog().is_err() && log.closing && log.written == log.synced {
         tracing::error!(notes = log.backlog.len(), "closing without room for results of deliveries: expect repeats");
         return None;
     }
-    let mut files = std::mem::take(&mut log.unsynced);
-    files.extend(log.current.as_ref().map(|current| (current.number, current.file.clone())));
-    Some(Round { files, upto: log.written })
+    Some(Round::begin(&mut log))
 }
