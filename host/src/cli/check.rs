@@ -47,8 +47,9 @@ pub(super) fn prepare_apart(loaded: &Loaded) {
 }
 
 /// What the imports of policies stand on, as the config wants it.
-pub(super) fn services(_loaded: &Loaded, kv: Arc<dyn kv::Store>) -> Result<Services, ConfigError> {
-    Ok(Services { kv: Some(kv) })
+pub(super) fn services(loaded: &Loaded, kv: Arc<dyn kv::Store>) -> Result<Services, ConfigError> {
+    let server_name = loaded.config.server.hostname().map(|name| name.to_string()).unwrap_or_default();
+    Ok(Services { server_name, kv: Some(kv) })
 }
 
 /// The same where nothing on the disk may change: what policies keep is gone with this process.

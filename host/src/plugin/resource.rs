@@ -84,6 +84,9 @@ impl HostSession for Context {
     fn listener(&mut self, view: Resource<SessionView>) -> Result<String> {
         Ok(self.session(&view)?.listener.clone())
     }
+    fn server_name(&mut self, _: Resource<SessionView>) -> Result<String> {
+        Ok(self.identity.services.server_name.clone())
+    }
     fn client_address(&mut self, view: Resource<SessionView>) -> Result<String> {
         Ok(self.session(&view)?.client.ip().to_canonical().to_string())
     }

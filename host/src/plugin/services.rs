@@ -7,6 +7,8 @@ use crate::kv;
 /// Everything that a policy can reach beyond its own call. What is none is not provided: a policy that imports it is refused at load.
 #[derive(Clone, Default)]
 pub struct Services {
+    /// How this host names itself.
+    pub server_name: String,
     /// What `kv` is kept in. Opened when the first policy that is granted `kv` is loaded.
     pub kv: Option<Arc<dyn kv::Store>>,
 }
