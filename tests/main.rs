@@ -13,6 +13,7 @@ mod dependencies;
 mod dialogue;
 mod disk_full;
 mod first_look;
+mod greylist;
 mod header_checks;
 mod install;
 mod kv;

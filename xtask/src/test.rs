@@ -160,15 +160,14 @@ fn install_what_tests_use() {
         }
     }
     install_packages(&["postfix", "postfix-pcre", "swaks"]);
-    let had_registry = find_program("docker-registry").is_some();
-    install_packages(&["docker-registry"]);
-    if !had_registry && find_program("docker-registry").is_some() {
-        // Tests start one of their own; Debian's package starts one for the whole machine.
-        let _ = Command::new("invoke-rc.d")
-            .args(["docker-registry", "stop"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
+    // Tests start some of their own; Debian's packages start one for the whole machine.
+    for daemon in ["docker-registry", "postgrey"] {
+        let had = find_program(daemon).is_some();
+        install_packages(&[daemon]);
+        if !had && find_program(daemon).is_some() {
+            let mut stop = Command::new("invoke-rc.d");
+            let _ = stop.args([daemon, "stop"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        }
     }
     if let Some(postfix) = find_program("postfix").filter(|_| !had_postfix) {
         let _ = Command::new(postfix).arg("stop").stdout(Stdio::null()).stderr(Stdio::null()).status();
