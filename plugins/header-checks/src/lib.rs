@@ -12,13 +12,10 @@
 //! It needs no grant.
 
 mod action;
-mod engine;
 mod mime;
 mod rule;
 mod section;
 mod settings;
-mod syntax;
-mod table;
 mod warm;
 
 use std::cell::OnceCell;

@@ -7,8 +7,9 @@
 use std::ops::Range;
 use std::rc::Rc;
 
+use wasmta_patterns::Budget;
+
 use crate::action::{Action, Context, Refusal, printable};
-use crate::engine::Budget;
 use crate::mime::{Class, Limits, Machine, Place, Visitor, pieces};
 use crate::section::{Found, Section};
 

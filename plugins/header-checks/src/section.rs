@@ -1,46 +1,13 @@
 //! The tables of one kind of line, ready to be asked: what `header_checks` and its three siblings are each.
 
+use wasmta_patterns::{Budget, Fault, Part, Reply, Rules, Source};
+
 use crate::action::{Action, Context};
-use crate::engine::{Budget, Patterns};
-use crate::syntax::Dialect;
-use crate::table::{self, Fault, Op, Reply, Table, Test};
 
 /// Tables that are asked in order until one has a result.
 pub struct Section {
     context: Context,
-    tables: Vec<Compiled>,
-    patterns: Patterns,
-}
-
-/// A pattern's number, and whether the test is that it does not match.
-type TestId = (usize, bool);
-
-struct Compiled {
-    name: String,
-    rules: Vec<CompiledRule>,
-    /// A rule with a test that is negated: it can have a result though no pattern matches.
-    negations: bool,
-}
-
-struct CompiledRule {
-    line: u32,
-    op: CompiledOp,
-}
-
-enum CompiledOp {
-    Match(Vec<TestId>, Reply),
-    If(TestId, Option<usize>),
-    EndIf,
-}
-
-/// A table as the settings give it.
-pub struct Source {
-    /// For messages: the file's name, or the setting's.
-    pub name: String,
-    /// What it is written in.
-    pub dialect: Dialect,
-    /// Its text.
-    pub text: Vec<u8>,
+    rules: Rules,
 }
 
 /// What a line of a message leads to.
@@ -61,118 +28,55 @@ impl Section {
         context: Context,
         warn: &mut dyn FnMut(String),
     ) -> Result<Self, (usize, Option<Fault>, String)> {
-        let mut tables = Vec::new();
-        for (index, source) in sources.iter().enumerate() {
-            let table = table::parse(&source.text, source.dialect, context);
-            let table = table.map_err(|fault| (index, Some(fault.clone()), fault.message))?;
-            for Fault { line, message } in &table.warnings {
-                warn(format!("{}, line {line}: {message}", source.name));
-            }
-            tables.push(table);
-        }
-        let tests: Vec<(usize, u32, &Test, bool)> = tables.iter().enumerate().flat_map(tests_of).collect();
-        let patterns: Vec<_> = tests.iter().map(|(_, _, test, groups)| (&test.pattern, *groups)).collect();
-        let patterns =
-            Patterns::new(&patterns).map_err(|(index, message)| match index.and_then(|index| tests.get(index)) {
-                Some((table, line, ..)) => (*table, Some(Fault { line: *line, message: message.clone() }), message),
-                None => (0, None, message),
-            })?;
-        let mut next = 0;
-        let tables =
-            tables.into_iter().zip(sources).map(|(table, source)| numbered(table, source, &mut next)).collect();
-        Ok(Self { context, tables, patterns })
+        Ok(Self { context, rules: Rules::new(sources, &|reply| check(reply, context), warn)? })
     }
 
     /// Prepares for lines like these.
     pub fn warm(&self, lines: &[Vec<u8>]) {
-        self.patterns.warm(lines.iter().map(Vec::as_slice));
+        self.rules.warm(lines);
     }
 
     /// What the first rule that applies to `line` says. An empty line never matches.
     pub fn look_up(&self, line: &[u8], budget: &mut Budget, warn: &mut dyn FnMut(String)) -> Found {
-        if line.is_empty() {
-            return Found::Nothing;
+        let Some(hit) = self.rules.look_up(line, budget, warn) else { return Found::Nothing };
+        match Action::parse(&hit.value, self.context) {
+            Ok(action) => Found::Action(action),
+            Err(why) => Found::Senseless(format!("{}, line {}: {why}", hit.table, hit.line)),
         }
-        let candidates = self.patterns.candidates(line);
-        for table in &self.tables {
-            if candidates.is_empty() && !table.negations {
-                continue;
-            }
-            let mut holds = |(pattern, negated): TestId, rule: u32| {
-                let candidate = candidates.contains(regex_automata::PatternID::must(pattern));
-                match candidate.then(|| self.patterns.confirm(pattern, line, budget)) {
-                    None => negated,
-                    Some(Ok(matches)) => matches != negated,
-                    // As in Postfix: a search that fails is no match, and neither is its negation.
-                    Some(Err(_)) => {
-                        warn(format!("{}, line {rule}: the pattern takes too many steps and is left out", table.name));
-                        false
-                    }
-                }
-            };
-            if let Some((line_number, tests, reply)) = table.first(&mut holds) {
-                let groups = match (reply, tests.first()) {
-                    (Reply::Template(_), Some((pattern, _))) => self.patterns.groups(*pattern, line, budget),
-                    _ => Ok(Vec::new()),
-                };
-                let action = reply.action(&groups.unwrap_or_default(), self.context);
-                let place = || format!("{}, line {}", table.name, line_number);
-                return action.map_or_else(|why| Found::Senseless(format!("{}: {why}", place())), Found::Action);
-            }
-        }
-        Found::Nothing
     }
 }
 
-/// The tests of a table in order, with the number of the table, the line, and whether somebody asks for groups.
-fn tests_of((index, table): (usize, &Table)) -> impl Iterator<Item = (usize, u32, &Test, bool)> {
-    table.rules.iter().flat_map(move |rule| {
-        let (tests, groups) = match &rule.op {
-            Op::Match(tests, reply) => (tests.as_slice(), matches!(reply, Reply::Template(_))),
-            Op::If(test, _) => (std::slice::from_ref(test), false),
-            Op::EndIf => (&[][..], false),
-        };
-        tests.iter().enumerate().map(move |(at, test)| (index, rule.line, test, groups && at == 0))
-    })
-}
-
-/// The same table with its patterns numbered as in `Patterns`.
-fn numbered(table: Table, source: &Source, next: &mut usize) -> Compiled {
-    let mut number = |test: Test| {
-        *next += 1;
-        (*next - 1, test.negated)
+/// What can be said of an action before it is known what its groups match: whether its name is one.
+fn check(reply: &Reply, context: Context) -> Result<(), String> {
+    let parts = match reply {
+        Reply::Fixed(text) => return Action::parse(text, context).map(drop),
+        Reply::Template(parts) => parts,
     };
-    let mut rules = Vec::new();
-    for rule in table.rules {
-        let op = match rule.op {
-            Op::Match(tests, reply) => CompiledOp::Match(tests.into_iter().map(&mut number).collect(), reply),
-            Op::If(test, end) => CompiledOp::If(number(test), end),
-            Op::EndIf => CompiledOp::EndIf,
-        };
-        rules.push(CompiledRule { line: rule.line, op });
-    }
-    let negations = rules.iter().any(|rule| match &rule.op {
-        CompiledOp::Match(tests, _) => tests.iter().any(|(_, negated)| *negated),
-        CompiledOp::If((_, negated), _) => *negated,
-        CompiledOp::EndIf => false,
-    });
-    Compiled { name: source.name.clone(), rules, negations }
+    let Some(Part::Text(text)) = parts.first() else { return Ok(()) };
+    let Some(end) = text.iter().position(|octet| matches!(octet, b' ' | b'\t')) else { return Ok(()) };
+    let name = text.get(..end).unwrap_or_default();
+    // An argument that suits every action.
+    let probe = [name, b" x:y@z"].concat();
+    Action::parse(&probe, context).map(drop)
 }
 
-impl Compiled {
-    /// The first rule whose tests hold.
-    fn first(&self, holds: &mut dyn FnMut(TestId, u32) -> bool) -> Option<(u32, &[TestId], &Reply)> {
-        let mut at = 0;
-        while let Some(rule) = self.rules.get(at) {
-            at += 1;
-            match &rule.op {
-                CompiledOp::Match(tests, reply) if tests.iter().all(|test| holds(*test, rule.line)) => {
-                    return Some((rule.line, tests, reply));
-                }
-                CompiledOp::If(test, end) if !holds(*test, rule.line) => at = (*end)? + 1,
-                _ => {}
-            }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wasmta_patterns::Dialect;
+
+    #[test]
+    fn actions_are_checked_when_a_table_is_read() {
+        for (text, line) in [
+            ("/a/ REJECTT no", Some(1)),
+            ("/(a)/ NOTHING $1", Some(1)),
+            ("/b/ OK\n/a/ PREPEND nothing", Some(2)),
+            ("/(a)/ REJECT $1", None),
+            ("/a/ PREPEND X-A: b", None),
+        ] {
+            let source = Source { name: "t".into(), dialect: Dialect::Perl, text: text.into() };
+            let fault = Section::new(&[source], Context::Header, &mut |_| {}).err();
+            assert_eq!(fault.and_then(|(_, fault, _)| fault).map(|fault| fault.line), line, "{text}");
         }
-        None
     }
 }

@@ -3,12 +3,11 @@
 use std::rc::Rc;
 
 use serde_json::Value;
+use wasmta_patterns::{Dialect, Fault, Source};
 
 use crate::action::Context;
 use crate::rule::Checks;
-use crate::section::{Section, Source};
-use crate::syntax::Dialect;
-use crate::table::Fault;
+use crate::section::Section;
 use crate::warm;
 
 /// Why the settings are refused.

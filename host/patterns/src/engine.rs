@@ -1,11 +1,11 @@
 //! Many patterns over one text: which of them match, found in one pass; and what the groups of one of them matched.
 //!
-//! Lazily built automata over all patterns tell which may match. `warm` runs them over usual text when the plugin is
-//! configured, so that their states are in the snapshot from which every call begins. Only a pattern that an automaton cannot
+//! Lazily built automata over all patterns tell which may match. `warm` runs them over usual text beforehand: in a policy, so that
+//! their states are in the snapshot from which every call begins. Only a pattern that an automaton cannot
 //! express, and that may match, is then run by the backtracking engine, with a limit on its steps.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Mutex, PoisonError};
 
 use fancy_regex::{BytesMode, RegexBuilder};
 use regex_automata::hybrid::LazyStateID;
@@ -194,7 +194,8 @@ impl Patterns {
 /// An automaton over some of the patterns.
 struct Automaton {
     dfa: DFA,
-    cache: RefCell<Cache>,
+    /// Shared by all who search: a search takes microseconds.
+    cache: Mutex<Cache>,
     /// Its patterns' numbers among all.
     patterns: Vec<usize>,
 }
@@ -208,7 +209,7 @@ impl Automaton {
             .thompson(thompson().nfa_size_limit(Some(PATTERNS)))
             .build_many(&texts.collect::<Vec<_>>())
             .map_err(|err| format!("the patterns are too many or too large: {err}"))?;
-        let cache = RefCell::new(dfa.create_cache());
+        let cache = Mutex::new(dfa.create_cache());
         Ok(Self { dfa, cache, patterns: own.to_vec() })
     }
 
@@ -217,7 +218,7 @@ impl Automaton {
             return;
         }
         let mut own = PatternSet::new(self.patterns.len());
-        let cache = &mut *self.cache.borrow_mut();
+        let cache = &mut *self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         self.dfa.try_which_overlapping_matches(cache, &Input::new(text), &mut own).expect(
             "without a limit on clearing the cache, and without Unicode word boundaries, the search cannot fail",
         );
@@ -228,7 +229,7 @@ impl Automaton {
 
     /// Builds the states that these texts lead to, and from those all that is near, as far as memory and time allow.
     fn warm(&self, texts: impl Iterator<Item = Vec<u8>>, memory: usize) {
-        let cache = &mut *self.cache.borrow_mut();
+        let cache = &mut *self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         let mut states = States::default();
         for text in texts {
             let Ok(mut state) = self.dfa.start_state_forward(cache, &Input::new(&text)) else { return };
