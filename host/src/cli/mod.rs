@@ -10,6 +10,7 @@ mod plugin;
 mod queue;
 mod serve;
 mod status;
+mod table;
 
 use std::fmt;
 use std::io::{self, Write as _};
@@ -49,6 +50,9 @@ enum Command {
     /// See what policies remember, and have them forget it
     #[command(subcommand)]
     Kv(kv::Command),
+    /// Look things up in tables
+    #[command(subcommand)]
+    Table(table::Command),
     /// Look at policies
     #[command(subcommand)]
     Plugin(plugin::Command),
@@ -68,6 +72,8 @@ struct Failure {
 
 /// sysexits(3).
 mod code {
+    /// What was looked up is not there.
+    pub(super) const NOT_FOUND: u8 = 1;
     /// Something the command works on is not there or not right.
     pub(super) const DATA: u8 = 65;
     /// A service that is needed is not to be had.
@@ -154,6 +160,7 @@ impl Arguments {
             Command::Queue(command) => queue::run(&config, command),
             Command::Kv(command) => kv::run(&config, command),
             Command::Plugin(command) => plugin::run(&config, command),
+            Command::Table(command) => table::run(command),
             Command::Version => Ok(writeln!(io::stdout(), "wasmta {}", env!("CARGO_PKG_VERSION"))?),
         }
     }

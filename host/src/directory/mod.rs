@@ -7,6 +7,7 @@
 mod config;
 mod domain;
 mod network;
+pub mod table;
 mod users;
 
 use std::collections::HashSet;

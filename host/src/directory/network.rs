@@ -37,6 +37,11 @@ impl Network {
         ]
     }
 
+    /// Whether the address is of its kind: IPv4 or IPv6.
+    pub fn is_family_of(&self, address: IpAddr) -> bool {
+        self.address.is_ipv4() == address.is_ipv4()
+    }
+
     /// Whether the address lies in it.
     pub fn contains(&self, client: IpAddr) -> bool {
         masked(client.to_canonical(), self.prefix) == Some(self.address)
