@@ -13,6 +13,7 @@ pub mod install;
 pub mod kv;
 pub mod listener;
 pub mod mail;
+pub mod net;
 pub mod plugin;
 pub mod policy;
 pub mod queue;

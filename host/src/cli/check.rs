@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::{Failure, code, wait_for};
 use crate::config::{ConfigError, Loaded};
 use crate::kv;
+use crate::net::Resolver;
 use crate::plugin::{LoadError, Plugin, Runtime, Sandbox, SandboxError, Services};
 
 /// Loads all there is to load.
@@ -49,7 +50,9 @@ pub(super) fn prepare_apart(loaded: &Loaded) {
 /// What the imports of policies stand on, as the config wants it.
 pub(super) fn services(loaded: &Loaded, kv: Arc<dyn kv::Store>) -> Result<Services, ConfigError> {
     let server_name = loaded.config.server.hostname().map(|name| name.to_string()).unwrap_or_default();
-    Ok(Services { server_name, kv: Some(kv) })
+    let resolver = Resolver::new(&loaded.config.resolver);
+    let resolver = resolver.map_err(|why| loaded.source.error_at(&["resolver"], why))?;
+    Ok(Services { server_name, kv: Some(kv), resolver: Some(resolver) })
 }
 
 /// The same where nothing on the disk may change: what policies keep is gone with this process.
@@ -98,6 +101,10 @@ fn explain(loaded: &Loaded, name: &str, err: &LoadError) -> ConfigError {
         LoadError::Import { .. } => {
             path.push("grants");
             err.to_string()
+        }
+        LoadError::Endpoint { name, key, why } => {
+            path.extend(["endpoints", name.as_str(), *key]);
+            why.clone()
         }
         LoadError::File { .. }
         | LoadError::NotAComponent { .. }

@@ -18,6 +18,9 @@ pub(super) fn check(config: &Config, source: &Source) -> Result<(), ConfigError>
     checker.smtp()?;
     checker.queue_and_delivery()?;
     checker.directory()?;
+    if let Err((key, message)) = config.resolver.check() {
+        return checker.fault(&["resolver", key], message);
+    }
     config.plugins.iter().try_for_each(|(name, plugin)| checker.plugin(name, plugin))?;
     if config.runtime.instances == 0 {
         return checker.fault(&["runtime", "instances"], "0 would let no policy run; write at least 1");
@@ -220,6 +223,19 @@ impl Checker<'_> {
                 &at("memory"),
                 format_args!("more than the {most} of slot-memory in [runtime]; raise that too"),
             );
+        }
+        for (endpoint, config) in &plugin.endpoints {
+            let at = ["plugin", name, "endpoints", endpoint.as_str()];
+            if !is_plain_name(endpoint) {
+                return self.fault(&at, "a name has 1 to 64 letters, digits, `-` and `_`");
+            }
+            if let Err((key, message)) = config.check() {
+                return self.fault(&[&at[..], &[key]].concat(), message);
+            }
+            if !plugin.grants.iter().any(|grant| grant == "net") {
+                let message = "of no use without the grant; add `grants = [\"net\"]` to the plugin's table";
+                return self.fault(&at, message);
+            }
         }
         for (index, grant) in plugin.grants.iter().enumerate() {
             if !GRANTS.contains(&grant.as_str()) {

@@ -45,6 +45,9 @@ pub(super) fn resolve(config: &mut Config, source: &Source) -> Result<(), Config
     for (name, plugin) in &mut config.plugins {
         let located = lock.locate(name, &plugin.source, folder, &store);
         (plugin.source, plugin.pin) = located.map_err(|err| source.error_at(&["plugin", name, "source"], err))?;
+        for endpoint in plugin.endpoints.values_mut() {
+            endpoint.paths_mut().for_each(from_folder);
+        }
         let mut path = vec!["plugin".to_owned(), name.clone(), "settings".to_owned()];
         let mut reader = Reader { folder, source, left: MAX_FILES };
         reader.read_into(&mut plugin.settings, &mut path)?;

@@ -14,7 +14,7 @@ pub use server::{LogFormat, Server};
 pub use source::{ConfigError, Place, Source};
 
 use crate::install::Lock;
-use crate::{delivery, directory, kv, listener, plugin, queue, smtp};
+use crate::{delivery, directory, kv, listener, net, plugin, queue, smtp};
 
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,6 +38,9 @@ pub struct Config {
     /// Who is local and who may relay.
     #[serde(default)]
     pub directory: directory::Config,
+    /// How names are looked up.
+    #[serde(default)]
+    pub resolver: net::Config,
     /// The policies by name.
     #[serde(default, rename = "plugin")]
     pub plugins: BTreeMap<String, plugin::Config>,

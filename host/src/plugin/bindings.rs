@@ -3,7 +3,12 @@
 wasmtime::component::bindgen!({
     path: "../wit",
     world: "all",
-    imports: { "wasmta:policy/kv": async | trappable, default: trappable },
+    imports: {
+        "wasmta:policy/kv": async | trappable,
+        "wasmta:policy/dns": async | trappable,
+        "wasmta:policy/net": async | trappable,
+        default: trappable,
+    },
     exports: { default: async },
     with: {
         "wasmta:policy/types.session": crate::plugin::resource::SessionView,

@@ -1,11 +1,13 @@
 //! How a policy is named, limited and set up: `[plugin.NAME]`, and `[runtime]` for all of them.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Digest;
 use crate::kv::{Quota, Space};
+use crate::net::EndpointConfig;
 use crate::policy::OnError;
 use crate::units::{ByteSize, Duration};
 
@@ -44,6 +46,9 @@ pub struct Config {
     /// Keys that it may keep in `kv`. Default 1000000.
     #[serde(default = "default_kv_keys")]
     pub kv_keys: u64,
+    /// The services that it may connect to with the grant `net`, by the names under which it knows them. Default none.
+    #[serde(default)]
+    pub endpoints: BTreeMap<String, EndpointConfig>,
     /// Its settings, in its own words. `{ file = "NAME" }` anywhere in them gets the file's text added as `content`.
     #[serde(default = "default_settings", deserialize_with = "table")]
     pub settings: serde_json::Value,
@@ -81,6 +86,7 @@ impl Config {
             grants: Vec::new(),
             kv_quota: default_kv_quota(),
             kv_keys: default_kv_keys(),
+            endpoints: BTreeMap::new(),
             settings: default_settings(),
             pin: None,
         }

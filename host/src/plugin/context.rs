@@ -1,5 +1,6 @@
 //! What one call of a hook has to itself: resources, limits, and what it brought forth so far.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,9 +10,11 @@ use wasmtime::{ResourceLimiter, StoreLimits, StoreLimitsBuilder};
 use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
+use super::import::{Asked, Connections};
 use super::services::Services;
 use super::stats::Stats;
 use crate::kv::{Put, Space};
+use crate::net::Endpoint;
 use crate::policy::{Edit, Events, Stage, Symbol};
 
 /// Handles of the host that a call may have at once. It is lent three; the rest is for WASI.
@@ -20,6 +23,9 @@ const MAX_HANDLES: usize = 256;
 const MAX_EDIT_OCTETS: usize = 64 * 1024 * 1024;
 /// Edits of one call.
 const MAX_EDITS: usize = 100_000;
+
+/// The most of a call's time that is left when waiting in a host call ends.
+const MAX_REST: Duration = Duration::from_millis(100);
 
 /// Octets that a guest may print in one call.
 const MAX_OUTPUT: usize = 64 * 1024;
@@ -36,6 +42,8 @@ pub(super) struct Identity {
     pub services: Services,
     /// Whose keys are its own.
     pub space: Space,
+    /// The endpoints that are its own.
+    pub endpoints: BTreeMap<String, Endpoint>,
     /// What it counts.
     pub stats: Stats,
 }
@@ -63,6 +71,12 @@ pub(super) struct Context {
     pub started: Instant,
     /// Epoch ticks of processor time left.
     pub ticks_left: u64,
+    /// When waiting in a host call ends; none while the network is out of bounds.
+    until: Option<tokio::time::Instant>,
+    /// What it has asked DNS.
+    pub asked: Asked,
+    /// What it is connected to.
+    pub connections: Connections,
     wasi: Option<WasiCtx>,
     output: Option<MemoryOutputPipe>,
 }
@@ -97,6 +111,9 @@ impl Context {
             subject,
             started: Instant::now(),
             ticks_left: ticks,
+            until: None,
+            asked: Asked::default(),
+            connections: Connections::default(),
             wasi: None,
             output: None,
         }
@@ -107,6 +124,18 @@ impl Context {
     pub fn witness(&self, import: &'static str, texts: impl FnOnce() -> (String, String)) {
         let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.trace.seen().events.note(micros, import, texts);
+    }
+
+    /// From here on the call may use the network, and wait until a little of its time is left: enough to say what follows from it.
+    pub fn go_online(&mut self, timeout: Duration) {
+        let rest = (timeout / 10).min(MAX_REST);
+        self.until = Some(tokio::time::Instant::from_std(self.started) + timeout.saturating_sub(rest));
+    }
+
+    /// Until when a host call may wait. Before `go_online` it is a trap: a component is described and configured once, and what the
+    /// network says would be frozen into every later call.
+    pub fn until(&self, what: &str) -> wasmtime::Result<tokio::time::Instant> {
+        self.until.ok_or_else(|| wasmtime::format_err!("it may not {what} while it is described or configured"))
     }
 
     /// Notes an edit. An error is a trap: the call asked for more than any sound policy does.

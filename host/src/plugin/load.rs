@@ -1,6 +1,7 @@
 //! From a file to a policy that is ready to run: compile, find the hooks, configure, snapshot, compile the snapshot, keep it.
 //! All of it off the mail path.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -80,6 +81,16 @@ pub enum LoadError {
     /// The store that it is granted cannot be opened.
     #[error("{0}")]
     Store(String),
+    /// An endpoint of its table cannot be used.
+    #[error("endpoint `{name}`: {why}")]
+    Endpoint {
+        /// Which.
+        name: String,
+        /// The key at fault.
+        key: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
     /// It refused its settings.
     #[error("{}{message}", settings_place(.key, .file, .line))]
     Settings {
@@ -419,6 +430,7 @@ pub(super) async fn inspect(engines: &Engines, config: &Config) -> Result<Inspec
         memory: config.memory.as_usize(),
         services: Services::default(),
         space: config.space("inspect"),
+        endpoints: BTreeMap::new(),
         stats: Stats::default(),
     });
     let manifest = bounded(config, "describe", async {

@@ -40,6 +40,7 @@ use context::Identity;
 use engine::Engines;
 use stats::Stats;
 
+use crate::net::{self, Endpoint, EndpointError};
 use crate::policy::{Call, Decision, Mail, Opinion, Session, Stage, Verdict, apply};
 
 /// Engines and cache, from which generations of policies are made.
@@ -83,11 +84,17 @@ impl Sandbox {
                 .map_err(|err| LoadError::Store(err.to_string()))?
                 .map_err(|err| LoadError::Store(err.to_string()))?;
         }
+        let endpoint = |(name, config): (&String, &net::EndpointConfig)| match Endpoint::new(config) {
+            Ok(endpoint) => Ok((name.clone(), endpoint)),
+            Err(EndpointError { key, why }) => Err(LoadError::Endpoint { name: name.clone(), key, why }),
+        };
+        let endpoints = config.endpoints.iter().map(endpoint).collect::<Result<_, _>>()?;
         let identity = Arc::new(Identity {
             name: name.to_owned(),
             memory: config.memory.as_usize(),
             services: self.services.clone(),
             space: config.space(name),
+            endpoints,
             stats: Stats::default(),
         });
         let loaded = load::load(&self.engines, &self.cache, &identity, config).await?;

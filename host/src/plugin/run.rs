@@ -243,6 +243,7 @@ impl Plugin {
             configured.map_err(|err| wasmtime::format_err!("{err}"))?;
         }
         store.data_mut().stage = Some(subject.stage());
+        store.data_mut().go_online(self.config.timeout.as_std());
         let session = lend(store, SessionView(Arc::clone(session)))?;
         let hooks = &self.loaded.hooks;
         let no_hook = || wasmtime::format_err!("it has no such hook");

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::kv;
+use crate::net::Resolver;
 
 /// Everything that a policy can reach beyond its own call. What is none is not provided: a policy that imports it is refused at load.
 #[derive(Clone, Default)]
@@ -11,6 +12,8 @@ pub struct Services {
     pub server_name: String,
     /// What `kv` is kept in. Opened when the first policy that is granted `kv` is loaded.
     pub kv: Option<Arc<dyn kv::Store>>,
+    /// What `dns` asks.
+    pub resolver: Option<Resolver>,
 }
 
 impl Services {
@@ -18,6 +21,8 @@ impl Services {
     pub(super) fn provides(&self, import: &str) -> bool {
         match import {
             "kv" => self.kv.is_some(),
+            "dns" => self.resolver.is_some(),
+            "net" => true, // what it stands on is the plugin's own: its endpoints
             _ => false,
         }
     }

@@ -1,12 +1,16 @@
 //! The host's side of the interface, one file per import.
 
 mod clock;
+mod dns;
 mod kv;
 mod log;
 mod metric;
+mod net;
 mod score;
 
+pub(in crate::plugin) use dns::Asked;
 pub(in crate::plugin) use log::clean;
+pub(in crate::plugin) use net::Connections;
 use wasmtime::component::{HasSelf, Linker};
 
 use super::bindings::wasmta::policy;
@@ -21,5 +25,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<Context>) -> wasmtime::Result<()
     policy::clock::add_to_linker::<_, HasSelf<Context>>(linker, |context| context)?;
     policy::kv::add_to_linker::<_, HasSelf<Context>>(linker, |context| context)?;
     policy::score::add_to_linker::<_, HasSelf<Context>>(linker, |context| context)?;
+    policy::dns::add_to_linker::<_, HasSelf<Context>>(linker, |context| context)?;
+    policy::net::add_to_linker::<_, HasSelf<Context>>(linker, |context| context)?;
     wasmtime_wasi::p2::add_to_linker_async(linker)
 }
