@@ -8,9 +8,12 @@ mod test;
 
 use std::process::ExitCode;
 
+use machine::{cargo, root, run, target_dir};
+
 const USAGE: &str = "\
 cargo xtask test                  everything that must hold before a change is kept
 cargo xtask guests                the policies, as components in target/plugins
+cargo xtask interface             what is generated from wit/: docs/plugin-interface.md, the C side of the interface
 cargo xtask run                   wasmta on 127.0.0.1:2525 with every bundled policy
 cargo xtask bench relay [OPTIONS] wasmta, tuned Postfix and the floor side by side (`bench help` has the options)
 ";
@@ -21,6 +24,7 @@ fn main() -> ExitCode {
     let done = match words.as_slice() {
         ["test", rest @ ..] => test::all(rest),
         ["guests"] => guests::build().map(drop),
+        ["interface"] => interface("run"),
         ["run", rest @ ..] => run::example(rest),
         ["bench", rest @ ..] => bench::command(rest),
         ["floor", rest @ ..] => bench::floor(rest),
@@ -37,4 +41,14 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The generator of what comes from `wit/`, which has a workspace of its own: runs it, or its test that nothing is out of date.
+fn interface(what: &str) -> machine::Result<()> {
+    let manifest = root().join("xtask/interface/Cargo.toml");
+    run(cargo()
+        .args([what, "-q", "--manifest-path"])
+        .arg(manifest)
+        .arg("--target-dir")
+        .arg(target_dir().join("interface")))
 }

@@ -27,6 +27,7 @@ pub fn all(arguments: &[&str]) -> Result<()> {
     tally.check("format", || run(cargo().args(["fmt", "--all", "--check"])));
     let built = tally.check("guests", || guests::build().map(drop));
     tally.check("guests: format, lints and native tests", guests::check);
+    tally.check("what is generated from wit/ is current", || crate::interface("test"));
     let lints = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     tally.check("lints", || run(cargo().args(lints)));
     dependencies(&mut tally);

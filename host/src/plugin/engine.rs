@@ -4,20 +4,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
 use super::config::Runtime;
 use super::context::TICK;
 
 /// Stack of a guest. Deep recursion ends here, in a trap.
 const WASM_STACK: usize = 512 * 1024;
+/// Stack of `describe` and `configure`: their code is compiled in haste and its frames are larger.
+const LOAD_STACK: usize = 4 * WASM_STACK;
 /// Stack of the fiber that a guest and the host functions it calls run on.
 const FIBER_STACK: usize = WASM_STACK + 256 * 1024;
 /// Octets of a slot's memory that are cleared by hand when it is given back, instead of by the kernel.
 const KEEP_RESIDENT: usize = 256 * 1024;
 
-/// Core instances of one component, on average: its module and the shims that the component model puts around it.
-const CORE_INSTANCES: u32 = 8;
+/// Core instances of one component: its modules and the shims that the component model puts around them. Most have a handful,
+/// Python has forty. They are counted, not reserved.
+const CORE_INSTANCES: u32 = 64;
 /// Tables of one component, on average: its module's and the shim's.
 const TABLES: u32 = 2;
 
@@ -52,7 +55,7 @@ impl Engines {
             .total_memories(slots)
             .total_tables(slots.saturating_mul(TABLES))
             .total_stacks(slots)
-            .max_core_instances_per_component(64)
+            .max_core_instances_per_component(CORE_INSTANCES)
             .max_memories_per_component(8)
             .max_tables_per_component(32)
             .max_tables_per_module(8)
@@ -72,7 +75,10 @@ impl Engines {
             .memory_guard_size(64 * 1024)
             .memory_init_cow(true);
         let run = Engine::new(&config)?;
-        let load = Engine::new(&common())?;
+        let mut config = common();
+        // What is compiled for it runs once, and an interpreter of 10 MB has much to compile.
+        config.cranelift_opt_level(OptLevel::None).max_wasm_stack(LOAD_STACK).async_stack_size(LOAD_STACK + 256 * 1024);
+        let load = Engine::new(&config)?;
         let ticker = Ticker::start(vec![run.clone(), load.clone()])?;
         Ok(Self { run, load, _ticker: ticker })
     }

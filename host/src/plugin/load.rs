@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, Instance, InstancePre, Lift, Linker, WasmList};
 use wasmtime::{Engine, Store};
-use wasmtime_wizer::{ComponentInstanceState, Wizer};
+use wasmtime_wizer::{ComponentContext, ComponentInstanceState, Wizer};
 
 use super::Digest;
 use super::bindings::exports::wasmta::policy as exports;
@@ -479,11 +479,7 @@ pub(super) async fn load(
         let hooks = find_hooks(&pre)?;
         return Ok(Loaded { pre, hooks, manifest: card.manifest, snapshot: card.snapshot });
     }
-    let plain = compile(engines, config, &bytes)?;
-    check_type(&plain, engines)?;
-    check_grants(&plain, engines, &config.grants, &identity.services)?;
-    let (manifest, snapshot) =
-        bounded(config, "configure", prepare(engines, identity, config, &bytes, &plain, &settings)).await?;
+    let (manifest, snapshot) = prepare(engines, identity, config, &bytes, &settings).await?;
     let compiled = engines
         .run
         .precompile_component(snapshot.as_deref().unwrap_or(&bytes))
@@ -512,28 +508,36 @@ async fn prepare(
     identity: &Arc<Identity>,
     config: &Config,
     bytes: &[u8],
-    plain: &Component,
     settings: &str,
 ) -> Result<(Manifest, Option<Vec<u8>>), LoadError> {
     let wizer = Wizer::new();
-    match wizer.instrument_component(bytes) {
-        Ok((parsed, instrumented)) => {
-            let component = compile(engines, config, &instrumented)?;
-            let (manifest, mut state) = configured(engines, identity, config, &component, settings).await?;
-            let snapshot = wizer.snapshot_component(&parsed, &mut state).await;
-            let snapshot = snapshot
+    let instrumented = instrument(&wizer, bytes);
+    // One compilation, not two: the snapshotter adds exports, and what is judged below are the others.
+    let component = compile(engines, config, instrumented.as_ref().map_or(bytes, |(_, instrumented)| instrumented))?;
+    check_type(&component, engines)?;
+    check_grants(&component, engines, &config.grants, &identity.services)?;
+    bounded(config, "configure", async {
+        let (manifest, mut state) = configured(engines, identity, config, &component, settings).await?;
+        let snapshot = match instrumented {
+            Ok((parsed, _)) => wizer.snapshot_component(&parsed, &mut state).await,
+            Err(err) => Err(err),
+        };
+        let snapshot =
+            snapshot
                 .and_then(|snapshot| {
                     if state.broken { Err(wasmtime::format_err!("its state cannot be read")) } else { Ok(snapshot) }
                 })
                 .inspect_err(|err| tracing::warn!(plugin = identity.name, "runs without a snapshot: {err:#}"))
                 .ok();
-            Ok((manifest, snapshot))
-        }
-        Err(err) => {
-            tracing::warn!(plugin = identity.name, "runs without a snapshot: {err:#}");
-            Ok((configured(engines, identity, config, plain, settings).await?.0, None))
-        }
-    }
+        Ok((manifest, snapshot))
+    })
+    .await
+}
+
+/// Makes the component such that its state can be read. The snapshotter panics on some features that it does not know.
+fn instrument<'a>(wizer: &Wizer, bytes: &'a [u8]) -> wasmtime::Result<(ComponentContext<'a>, Vec<u8>)> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| wizer.instrument_component(bytes)))
+        .unwrap_or_else(|_| Err(wasmtime::format_err!("it uses what cannot be snapshot")))
 }
 
 async fn configured(
