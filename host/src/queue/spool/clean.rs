@@ -218,7 +218,7 @@ impl Shared {
         Ok(())
     }
 
-    fn wait_for_sync(&self) -> io::Result<()> {
+    pub(super) fn wait_for_sync(&self) -> io::Result<()> {
         let (done, result) = oneshot::channel();
         let mut log = lock(&self.log);
         let lsn = log.written;

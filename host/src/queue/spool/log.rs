@@ -132,6 +132,8 @@ pub(super) struct Log {
     pub stood_in: bool,
     pub watched: bool,
     pub closing: bool,
+    /// The janitor has ended: nobody is left who could wait for another sync.
+    pub tidied: bool,
 }
 
 impl Log {
@@ -159,6 +161,7 @@ impl Log {
             stood_in: false,
             watched: false,
             closing: false,
+            tidied: false,
         }
     }
 

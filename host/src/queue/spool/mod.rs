@@ -201,9 +201,12 @@ impl Drop for Spool {
         lock(&self.shared.log).closing = true;
         self.shared.work.notify_all();
         self.shared.chores.notify_all();
-        for thread in self.threads.drain(..) {
+        // The janitor first: it may be waiting for a sync.
+        while let Some(thread) = self.threads.pop() {
             // A thread that panicked has said so already.
             let _ = thread.join();
+            lock(&self.shared.log).tidied = true;
+            self.shared.work.notify_all();
         }
     }
 }

@@ -21,11 +21,11 @@ pub(super) struct Round {
     upto: u64,
 }
 
-/// Runs until the log is closing and all is synced, or cannot be.
+/// Runs until the log is closing, the janitor has ended and all is synced, or cannot be.
 pub(super) fn run(shared: &Shared) {
     while let Some(round) = next_round(shared) {
         let failed = round.run(shared).is_err();
-        if failed && lock(&shared.log).closing {
+        if failed && lock(&shared.log).tidied {
             return;
         }
     }
@@ -90,7 +90,7 @@ fn is_unsynced(log: &Log) -> bool {
     log.written > log.synced || !log.backlog.is_empty()
 }
 
-/// Sleeps until there is something to sync. None when the log is closing and nothing is left.
+/// Sleeps until there is something to sync. None when nobody is left who could want it, and nothing is.
 fn next_round(shared: &Shared) -> Option<Round> {
     let mut log = lock(&shared.log);
     while log.waiters.is_empty() || log.stand_in.is_some() {
@@ -100,7 +100,7 @@ fn next_round(shared: &Shared) -> Option<Round> {
         if let Some(stand_in) = &log.stand_in {
             stand_in.relieve(WATCH);
         } else {
-            if log.closing && !unsynced {
+            if log.tidied && !unsynced {
                 return None;
             }
             let rest = NOTES_WAIT.saturating_sub(log.synced_at.elapsed());
@@ -121,7 +121,7 @@ fn next_round(shared: &Shared) -> Option<Round> {
         };
     }
     log.sleep = Sleep::Awake;
-    if !log.backlog.is_empty() && log.write_backlog().is_err() && log.closing && log.written == log.synced {
+    if !log.backlog.is_empty() && log.write_backlog().is_err() && log.tidied && log.written == log.synced {
         tracing::error!(notes = log.backlog.len(), "closing without room for results of deliveries: expect repeats");
         return None;
     }

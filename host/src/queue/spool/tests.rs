@@ -628,3 +628,17 @@ fn damage_is_found_wherever_the_reading_window_ends() {
         }
     }
 }
+
+#[test]
+fn closing_waits_for_no_sync_that_never_comes() {
+    let dir = TempDir::new();
+    let (spool, _) = open(&dir);
+    // The janitor is in the middle of its work when the spool is closed, and asks for a sync only then.
+    lock(&spool.shared.log).closing = true;
+    spool.shared.work.notify_all();
+    std::thread::sleep(Duration::from_millis(100));
+    let (shared, (done, synced)) = (Arc::clone(&spool.shared), std::sync::mpsc::channel());
+    let janitor = std::thread::spawn(move || done.send(shared.wait_for_sync().is_ok()));
+    assert_eq!(synced.recv_timeout(Duration::from_secs(20)), Ok(true));
+    janitor.join().unwrap().unwrap();
+}
