@@ -92,7 +92,7 @@ fn may_import(table: &[(String, String)], room: &str, other: &str) -> bool {
     match allowed.as_str() {
         "all" => true,
         "all but cli" => other != "cli",
-        "every room's `Config`" => !["cli", "admin"].contains(&other),
+        "every room's `Config`" => !["cli", "admin", "generation"].contains(&other),
         allowed => allowed.split(", ").any(|name| name == other),
     }
 }

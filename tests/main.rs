@@ -21,5 +21,6 @@ mod limits;
 mod plugins;
 mod refusals;
 mod relay;
+mod reload;
 mod smuggling;
 mod support;

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod delivery;
 pub mod directory;
+pub mod generation;
 pub mod install;
 pub mod kv;
 pub mod listener;

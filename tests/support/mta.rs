@@ -79,7 +79,7 @@ impl Setup {
     }
 
     /// A file beside the config.
-    pub fn file(self, name: &str, content: &str) -> Self {
+    pub fn file(self, name: &str, content: impl AsRef<[u8]>) -> Self {
         self.folder.write(name, content);
         self
     }
@@ -98,6 +98,13 @@ impl Setup {
              [directory]\n{directory}\n[runtime]\ncache-dir = {cache:?}\n\n{rest}"
         );
         self.folder.write("wasmta.toml", text)
+    }
+
+    /// Starts it with policies of `tables` in the chain.
+    #[track_caller]
+    pub fn start_with_chain(mut self, chain: &[&str]) -> Mta {
+        self.chain.extend(chain.iter().map(|name| (*name).to_owned()));
+        self.start()
     }
 
     /// Starts it and waits until it listens.
@@ -156,6 +163,36 @@ impl Mta {
         let pid = rustix::process::Pid::from_child(&child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         wait_for("the server to end", || child.try_wait().unwrap())
+    }
+
+    /// Changes the config file, where `from` stands exactly once.
+    #[track_caller]
+    pub fn edit(&self, from: &str, to: &str) {
+        let text = std::fs::read_to_string(&self.config).unwrap();
+        assert_eq!(text.matches(from).count(), 1, "{from} in {text}");
+        std::fs::write(&self.config, text.replace(from, to)).unwrap();
+    }
+
+    /// `wasmta reload` with success; what it printed.
+    #[track_caller]
+    pub fn reload(&self) -> String {
+        let output = self.command(&["reload"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        let pid = rustix::process::Pid::from_child(self.child.as_ref().expect("running"));
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    }
+
+    /// `wasmta status --json`.
+    #[track_caller]
+    pub fn status(&self) -> serde_json::Value {
+        let output = self.command(&["status", "--json"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
     }
 
     /// Its process.

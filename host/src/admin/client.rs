@@ -14,6 +14,7 @@ use tokio::net::UnixStream;
 
 use super::queue::{Act, Acted, Listed, Order, Shown};
 use super::socket_path;
+use crate::generation::Reloaded;
 use crate::mail::QueueId;
 use crate::queue::Filter;
 
@@ -38,8 +39,8 @@ pub enum ClientError {
     #[error("{0}")]
     Refused(String),
     /// No answer in time.
-    #[error("the server did not answer within {PATIENCE:?}")]
-    Timeout,
+    #[error("the server did not answer within {0:?}")]
+    Timeout(Duration),
 }
 
 /// One that asks the server of a data directory.
@@ -56,7 +57,7 @@ impl Client {
 
     /// Asks for what lies at `path`, like `/status`.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        self.ask(Method::GET, path, Vec::new()).await
+        self.ask(Method::GET, path, Vec::new(), PATIENCE).await
     }
 
     /// Messages of the queue.
@@ -74,15 +75,26 @@ impl Client {
         self.post(&format!("/queue/{}", act.as_str()), order).await
     }
 
+    /// Has the server read its config again; it is given `patience` for that beyond the usual.
+    pub async fn reload(&self, patience: Duration) -> Result<Reloaded, ClientError> {
+        self.ask(Method::POST, "/reload", Vec::new(), patience + PATIENCE).await
+    }
+
     /// Asks for something to be done, like `/queue/flush`.
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
         let body = serde_json::to_vec(body).map_err(|err| ClientError::Answer(err.to_string()))?;
-        self.ask(Method::POST, path, body).await
+        self.ask(Method::POST, path, body, PATIENCE).await
     }
 
-    async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Vec<u8>) -> Result<T, ClientError> {
-        let answer = tokio::time::timeout(PATIENCE, self.exchange(method, path, body));
-        let (status, body) = answer.await.map_err(|_| ClientError::Timeout)??;
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+        patience: Duration,
+    ) -> Result<T, ClientError> {
+        let answer = tokio::time::timeout(patience, self.exchange(method, path, body));
+        let (status, body) = answer.await.map_err(|_| ClientError::Timeout(patience))??;
         if !(200..300).contains(&status) {
             let told = serde_json::from_slice::<super::route::Wrong>(&body).map(|wrong| wrong.error);
             return Err(ClientError::Refused(told.unwrap_or_else(|_| format!("the server answers {status}"))));

@@ -25,7 +25,7 @@ use tokio::sync::{Semaphore, watch};
 pub use client::{Client, ClientError};
 pub use memory::{Deleted, KeyList, Keys, Value};
 pub use queue::{Act, Acted, DestinationFacts, Listed, Order, QueueFacts, Shown};
-pub use route::{House, ListenerFacts, PluginFacts, Status};
+pub use route::{GenerationFacts, House, ListenerFacts, PluginFacts, Status};
 
 use route::{Answer, Question};
 

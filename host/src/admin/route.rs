@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `GET /healthz` | `{"ok": true}` |
 //! | `GET /status` | version, process, listeners, policies, queue |
+//! | `POST /reload` | `Reloaded`; 422 with what is wrong, and nothing has changed; 409 if others wait already |
 //! | `GET /plugins` | the policies with what was counted of them |
 //! | `POST /queue/list` with a `Filter` | `Listed` |
 //! | `GET /queue/ID` | `Shown` |
@@ -21,10 +22,11 @@ use serde::{Deserialize, Serialize};
 
 use super::memory;
 use super::queue::{self, Act, MAX_IDS, Order, QueueFacts};
+use crate::generation::{Generations, Policy, ReloadError};
 use crate::kv;
 use crate::mail::{Domain, QueueId};
-use crate::plugin::Plugin;
 use crate::queue::{AdminError, Queue};
+use crate::{listener, plugin};
 
 /// What the control socket shows and steers.
 pub struct House {
@@ -32,14 +34,14 @@ pub struct House {
     pub hostname: Domain,
     /// When it was started.
     pub started: (jiff::Timestamp, Instant),
-    /// Who is served where.
-    pub listeners: Vec<ListenerFacts>,
+    /// Where each listener listens, in the config's order.
+    pub addresses: Vec<String>,
     /// The queue.
     pub queue: Queue,
     /// What policies remember.
     pub kv: Arc<dyn kv::Store>,
-    /// All policies.
-    pub plugins: Vec<Arc<Plugin>>,
+    /// What is in force.
+    pub generations: Arc<Generations>,
 }
 
 /// One listener in `wasmta status`.
@@ -66,12 +68,36 @@ pub struct Status {
     pub started: jiff::Timestamp,
     /// How long ago that was.
     pub uptime_secs: u64,
+    /// What is in force.
+    pub generation: GenerationFacts,
     /// Who is served where.
     pub listeners: Vec<ListenerFacts>,
     /// The queue.
     pub queue: QueueFacts,
     /// The policies by name.
     pub plugins: BTreeMap<String, PluginFacts>,
+}
+
+/// The generation in force.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GenerationFacts {
+    /// 1 at the start, one more with each reload that changed something.
+    pub number: u64,
+    /// When it came into force.
+    pub loaded: jiff::Timestamp,
+    /// Those before it that some session still goes by.
+    pub old: Vec<u64>,
+}
+
+/// A policy in `wasmta plugin list`.
+#[derive(Debug, Clone, Serialize)]
+struct ListedPlugin {
+    #[serde(flatten)]
+    plugin: plugin::Listed,
+    /// The generation that it came with.
+    generation: u64,
+    /// When that was.
+    loaded: jiff::Timestamp,
 }
 
 /// One policy in `wasmta status`.
@@ -131,13 +157,14 @@ pub(super) async fn answer(house: &Arc<House>, question: &Question) -> Answer {
             let house = Arc::clone(house);
             blocking(move || Answer::json(&status(&house))).await
         }
-        ("GET", ["plugins"]) => Answer::json(&house.plugins.iter().map(|plugin| plugin.listed()).collect::<Vec<_>>()),
+        ("GET", ["plugins"]) => Answer::json(&plugins(house)),
+        ("POST", ["reload"]) => reload(house).await,
         ("GET", ["kv"]) => memory::stats(&*house.kv).await,
         ("POST", ["kv", act]) => memory::act(&*house.kv, act, &question.body).await,
         ("GET", ["queue", id]) => show(house, id).await,
         ("POST", ["queue", "list"]) => list(house, &question.body).await,
         ("POST", ["queue", act]) => act_on(house, act, &question.body).await,
-        (method, ["healthz" | "status" | "plugins" | "kv"] | ["queue" | "kv", _]) => {
+        (method, ["healthz" | "status" | "plugins" | "reload" | "kv"] | ["queue" | "kv", _]) => {
             Answer::wrong(405, format!("{method} cannot be done to {}", question.path))
         }
         _ => Answer::wrong(404, format!("there is no {}", question.path)),
@@ -193,11 +220,34 @@ async fn act_on(house: &Arc<House>, act: &str, body: &[u8]) -> Answer {
     .await
 }
 
+async fn reload(house: &House) -> Answer {
+    match house.generations.reload(&house.queue).await {
+        Ok(reloaded) => Answer::json(&reloaded),
+        Err(err @ ReloadError::Busy) => Answer::wrong(409, err.to_string()),
+        Err(err) => Answer::wrong(422, err.to_string()),
+    }
+}
+
+fn plugins(house: &House) -> Vec<ListedPlugin> {
+    let listed = |policy: &Policy| ListedPlugin {
+        plugin: policy.plugin.listed(),
+        generation: policy.generation,
+        loaded: policy.loaded,
+    };
+    house.generations.now().policies.values().map(listed).collect()
+}
+
 fn status(house: &House) -> Status {
     let (started, clock) = house.started;
-    let counted = |plugin: &Arc<Plugin>| {
-        let counters = plugin.listed().counters;
-        (plugin.name().to_owned(), PluginFacts { calls: counters.calls, failures: counters.failures })
+    let now = house.generations.now();
+    let counted = |(name, policy): (&String, &Policy)| {
+        let counters = policy.plugin.listed().counters;
+        (name.clone(), PluginFacts { calls: counters.calls, failures: counters.failures })
+    };
+    let listener = |(config, address): (&listener::Config, &String)| ListenerFacts {
+        name: config.name.clone(),
+        address: address.clone(),
+        chain: config.chain.clone(),
     };
     Status {
         version: env!("CARGO_PKG_VERSION").into(),
@@ -205,8 +255,9 @@ fn status(house: &House) -> Status {
         hostname: house.hostname.to_string(),
         started,
         uptime_secs: clock.elapsed().as_secs(),
-        listeners: house.listeners.clone(),
+        generation: GenerationFacts { number: now.number, loaded: now.loaded, old: house.generations.old() },
+        listeners: now.config.listeners.iter().zip(&house.addresses).map(listener).collect(),
         queue: queue::facts(&house.queue),
-        plugins: house.plugins.iter().map(counted).collect(),
+        plugins: now.policies.iter().map(counted).collect(),
     }
 }

@@ -4,7 +4,10 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
+use crate::config::{Loaded, Source};
+use crate::generation::Generations;
 use crate::mail::{BodyType, Envelope, ForwardPath, HeaderBlock, Origin, QueueId, Recipient};
+use crate::plugin::Services;
 use crate::policy::{Mail, Notes};
 use crate::queue::disk::Disk;
 use crate::queue::{Config, Destination, Filter, Queue, Router, Standing};
@@ -27,19 +30,22 @@ struct Served {
 }
 
 impl Served {
-    fn start() -> Self {
+    async fn start() -> Self {
         let dir = std::env::temp_dir().join(format!("wasmta-admin-{}-{}", std::process::id(), fastrand::u64(..)));
         std::fs::create_dir(&dir).unwrap();
         let (stop, stopped) = watch::channel(false);
         let config = Config::for_test(dir.join("queue"));
         let (queue, _) = Queue::open(config, "mx.example.test".parse().unwrap(), Nowhere, Disk::default()).unwrap();
+        let text = "[server]\nhostname = \"mx.example.test\"\n";
+        let source = Source::new("wasmta.toml", text);
+        let loaded = Loaded { config: source.parse().unwrap(), source };
         let house = House {
             queue: queue.clone(),
             hostname: "mx.example.test".parse().unwrap(),
             started: (jiff::Timestamp::now(), std::time::Instant::now()),
             kv: Arc::new(crate::kv::Memory::default()),
-            listeners: Vec::new(),
-            plugins: Vec::new(),
+            addresses: Vec::new(),
+            generations: Generations::start(&loaded, Services::default()).await.unwrap(),
         };
         let serving = tokio::spawn(Control::bind(&dir).unwrap().serve(Arc::new(house), stopped));
         Self { dir, queue, stop, serving: Some(serving) }
@@ -91,7 +97,7 @@ impl Drop for Served {
 
 #[tokio::test]
 async fn questions_and_answers() {
-    let served = Served::start();
+    let served = Served::start().await;
     let client = Client::new(&served.dir);
     let status: Status = client.get("/status").await.unwrap();
     assert_eq!((status.hostname.as_str(), status.pid), ("mx.example.test", std::process::id()));
@@ -115,7 +121,7 @@ fn one(id: QueueId) -> Order {
 
 #[tokio::test]
 async fn the_queue_is_shown_and_steered() {
-    let served = Served::start();
+    let served = Served::start().await;
     let client = Client::new(&served.dir);
     assert_eq!(client.list(&Filter::default()).await.unwrap().messages, []);
     let (first, second) =
@@ -151,7 +157,7 @@ async fn the_queue_is_shown_and_steered() {
 
 #[tokio::test]
 async fn wrong_orders_change_nothing() {
-    let served = Served::start();
+    let served = Served::start().await;
     served.queued("ann@example.org", "bob@a.example").await;
     let many = format!("{{\"filter\":{{\"ids\":[{}\"x\"]}}}}", "\"0CR5WJ80A4K21\",".repeat(super::queue::MAX_IDS));
     for (path, body, status) in [
@@ -177,7 +183,7 @@ async fn wrong_orders_change_nothing() {
 
 #[tokio::test]
 async fn nonsense_is_answered_and_harms_nobody() {
-    let served = Served::start();
+    let served = Served::start().await;
     let long_head = format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "y".repeat(MAX_HEAD));
     let long_body =
         format!("POST /status HTTP/1.1\r\nhost: x\r\ncontent-length: 9999999\r\n\r\n{}", "y".repeat(2 * MAX_BODY));
@@ -199,7 +205,7 @@ async fn nonsense_is_answered_and_harms_nobody() {
 
 #[tokio::test]
 async fn more_clients_than_it_serves_at_once_wait() {
-    let served = Served::start();
+    let served = Served::start().await;
     let mut silent = Vec::new();
     for _ in 0..MAX_CLIENTS {
         silent.push(UnixStream::connect(socket_path(&served.dir)).await.unwrap());
@@ -213,7 +219,7 @@ async fn more_clients_than_it_serves_at_once_wait() {
 
 #[tokio::test]
 async fn a_socket_that_a_dead_server_left_is_replaced_and_ours_is_removed() {
-    let mut served = Served::start();
+    let mut served = Served::start().await;
     assert_eq!(Control::bind(&served.dir).err().map(|err| err.kind()), Some(io::ErrorKind::AddrInUse));
     served.serving.take().unwrap().abort();
     let path = socket_path(&served.dir);
@@ -237,7 +243,7 @@ async fn a_socket_that_a_dead_server_left_is_replaced_and_ours_is_removed() {
 
 #[tokio::test]
 async fn it_ends_when_told() {
-    let mut served = Served::start();
+    let mut served = Served::start().await;
     served.stop.send_replace(true);
     tokio::time::timeout(Duration::from_secs(10), served.serving.take().unwrap()).await.unwrap().unwrap();
     assert!(!socket_path(&served.dir).exists());

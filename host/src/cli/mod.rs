@@ -8,6 +8,7 @@ mod kv;
 mod log;
 mod plugin;
 mod queue;
+mod reload;
 mod serve;
 mod status;
 mod table;
@@ -42,6 +43,8 @@ enum Command {
     Serve,
     /// Check the config, the files it names and the policies with their settings; change nothing
     Check,
+    /// Have the running server read its config again; if anything in it is wrong, nothing changes
+    Reload(reload::Arguments),
     /// Show what the running server does
     Status(status::Arguments),
     /// See and steer the queue of the running server
@@ -56,7 +59,7 @@ enum Command {
     /// Look at policies
     #[command(subcommand)]
     Plugin(plugin::Command),
-    /// Compile the policies of the config into the cache; `serve` runs it for what is not compiled yet
+    /// Compile the policies that come as JSON on standard input; the server runs it for what is not compiled yet
     #[command(hide = true)]
     Prepare,
     /// Print the version
@@ -105,7 +108,7 @@ impl From<ConfigError> for Failure {
 impl From<ClientError> for Failure {
     fn from(err: ClientError) -> Self {
         let code = match err {
-            ClientError::NotRunning(_) | ClientError::Timeout => code::TRY_LATER,
+            ClientError::NotRunning(_) | ClientError::Timeout(_) => code::TRY_LATER,
             ClientError::Socket(..) | ClientError::Answer(_) => code::UNAVAILABLE,
             ClientError::Refused(_) => code::DATA,
         };
@@ -154,8 +157,9 @@ impl Arguments {
         let config = Place(self.config);
         match self.command {
             Command::Serve => serve::run(config.load()?),
-            Command::Prepare => check::prepare(&config.load()?),
+            Command::Prepare => check::prepare(),
             Command::Check => check::run(&config.load()?),
+            Command::Reload(arguments) => reload::run(&config, &arguments),
             Command::Status(arguments) => status::run(&config, &arguments),
             Command::Queue(command) => queue::run(&config, command),
             Command::Kv(command) => kv::run(&config, command),

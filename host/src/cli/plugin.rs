@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::check::{Scratch, load_plugins, services};
+use super::check::Scratch;
 use super::{Failure, Place, code, inspect, install, print_json, wait_for};
+use crate::generation::{load_all, services};
 use crate::kv;
 use crate::plugin::{Runtime, bench};
 
@@ -82,7 +83,7 @@ async fn time(
     // Files of its own: what `kv` costs is measured, and what the server keeps is left alone.
     let kv = kv::Config { path: cache.0.join("kv"), ..loaded.config.kv.clone() };
     let services = services(&loaded, Arc::new(kv::Embedded::new(kv)))?;
-    let plugins = load_plugins(&loaded, &runtime, services).await?;
+    let plugins = load_all(&loaded, &runtime, services).await?;
     let no_plugin = || Failure::new(code::USAGE, format_args!("the config has no [plugin.{name}]"));
     let plugin = plugins.get(name).ok_or_else(no_plugin)?;
     let message = if message.contains(&b'\r') {

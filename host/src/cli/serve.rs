@@ -1,6 +1,5 @@
 //! `wasmta serve`: puts the house together, serves until it is told to end, and ends in good order.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,19 +10,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::check::{load_plugins, prepare_apart, services};
 use super::{Failure, code, log};
-use crate::admin::{Control, House, ListenerFacts};
+use crate::admin::{Control, House};
 use crate::config::Loaded;
-use crate::delivery::{Delivery, Routes, no_route};
-use crate::directory::Directory;
+use crate::delivery::{CurrentTerms, Delivery};
+use crate::generation::{Generations, services};
 use crate::kv;
 use crate::listener::{Listener, Parts, Port};
 use crate::mail::Domain;
-use crate::plugin::{Chain, Plugin};
 use crate::queue::Queue;
 use crate::queue::disk::Disk;
-use crate::smtp::Settings;
 
 /// How long sessions may take to finish the transactions they are in.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -53,13 +49,11 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
     })?;
     let ports = take_ports(&loaded)?;
     make_data_dir(&loaded)?;
-    prepare_apart(&loaded);
     let kv: Arc<dyn kv::Store> = Arc::new(kv::Embedded::new(config.kv.clone()));
-    let plugins = load_plugins(&loaded, &config.runtime, services(&loaded, Arc::clone(&kv))?).await?;
-    let directory = Arc::new(directory(&loaded, hostname.clone())?);
-    let routes = Routes::new(Arc::clone(&directory), &config.delivery);
-    let queue = open_queue(&loaded, hostname.clone(), routes.clone())?;
-    let listeners = open_listeners(&loaded, ports, &hostname, &directory, &queue, &plugins)?;
+    let generations = Generations::start(&loaded, services(&loaded, Arc::clone(&kv))?).await?;
+    let terms = generations.delivery_terms();
+    let queue = open_queue(&loaded, hostname.clone(), terms.clone())?;
+    let listeners = open_listeners(&loaded, ports, &generations, &queue)?;
     let data_dir = &config.server.data_dir;
     let control = Control::bind(data_dir).map_err(|err| {
         let message = format_args!("the control socket in {} cannot be made: {err}", data_dir.display());
@@ -67,14 +61,14 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
     })?;
     // From here on nothing can fail.
     let (stop, stopped) = watch::channel(false);
-    let delivery = Delivery::new(config.delivery.clone(), hostname.clone(), directory, routes);
+    let delivery = Delivery::new(hostname.clone(), terms);
     let house = House {
         hostname,
         started,
-        listeners: facts(&loaded, &listeners),
+        addresses: addresses(&loaded, &listeners),
         queue: queue.clone(),
         kv: Arc::clone(&kv),
-        plugins: plugins.into_values().collect(),
+        generations: Arc::clone(&generations),
     };
     // The operator can look on until the last delivery has ended.
     let (leave, left) = watch::channel(false);
@@ -88,7 +82,7 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
         work.spawn(listener.serve(stopped.clone()));
     }
     tracing::info!("serving");
-    signals.wait_for_end().await;
+    signals.wait_for_end(&generations, &queue).await;
     tracing::info!("ending: no new sessions, those in a transaction have {} s", DRAIN.as_secs());
     stop.send_replace(true);
     if tokio::time::timeout(DRAIN, async { while work.join_next().await.is_some() {} }).await.is_err() {
@@ -124,7 +118,7 @@ fn allow_open_files(listeners: &[crate::listener::Config]) {
 }
 
 /// Opens the queue and reads what is in it.
-fn open_queue(loaded: &Loaded, hostname: Domain, routes: Routes) -> Result<Queue, Failure> {
+fn open_queue(loaded: &Loaded, hostname: Domain, routes: CurrentTerms) -> Result<Queue, Failure> {
     let opened = Queue::open(loaded.config.queue.clone(), hostname, routes, Disk::default());
     opened.map(|(queue, _)| queue).map_err(|err| loaded.source.error_at(&["queue", "path"], err).into())
 }
@@ -141,29 +135,15 @@ fn take_ports(loaded: &Loaded) -> Result<Vec<Port>, Failure> {
 fn open_listeners(
     loaded: &Loaded,
     ports: Vec<Port>,
-    hostname: &Domain,
-    directory: &Arc<Directory>,
+    generations: &Arc<Generations>,
     queue: &Queue,
-    plugins: &BTreeMap<String, Arc<Plugin>>,
 ) -> Result<Vec<Listener>, Failure> {
-    let config = &loaded.config;
-    let smtp = Settings::new(config.smtp.clone(), hostname.clone());
-    let no_relay = config.delivery.relay_host.is_none().then(no_route);
     let open = |(index, (port, listener)): (usize, (Port, &crate::listener::Config))| {
-        // The config has been checked: each name is that of a plugin.
-        let chain = listener.chain.iter().filter_map(|name| plugins.get(name).cloned()).collect();
-        let parts = Parts {
-            port,
-            config: listener.clone(),
-            smtp: Arc::clone(&smtp),
-            directory: Arc::clone(directory),
-            queue: queue.clone(),
-            chain: Chain::new(chain),
-            no_relay: no_relay.clone(),
-        };
+        let (name, terms) = (listener.name.clone(), generations.listener_terms(index));
+        let parts = Parts { port, name, queue: queue.clone(), terms };
         Listener::open(parts).map_err(|err| port_error(loaded, index, &err))
     };
-    ports.into_iter().zip(&config.listeners).enumerate().map(open).collect()
+    ports.into_iter().zip(&loaded.config.listeners).enumerate().map(open).collect()
 }
 
 fn port_error(loaded: &Loaded, index: usize, err: &io::Error) -> Failure {
@@ -196,20 +176,12 @@ fn make_data_dir(loaded: &Loaded) -> Result<(), Failure> {
     })
 }
 
-fn directory(loaded: &Loaded, hostname: Domain) -> Result<Directory, Failure> {
-    let own = loaded.config.listeners.iter().map(|listener| listener.address.ip());
-    Directory::open(&loaded.config.directory, hostname, own)
-        .map_err(|err| loaded.source.error_at(&["directory"], err).into())
-}
-
-/// What the control socket tells of listeners: their ports as they are, where the config says 0.
-fn facts(loaded: &Loaded, listeners: &[Listener]) -> Vec<ListenerFacts> {
-    let fact = |(config, listener): (&crate::listener::Config, &Listener)| ListenerFacts {
-        name: config.name.clone(),
-        address: listener.address().unwrap_or(config.address).to_string(),
-        chain: config.chain.clone(),
+/// Where each listener listens: with the port that was given to it, where the config says 0.
+fn addresses(loaded: &Loaded, listeners: &[Listener]) -> Vec<String> {
+    let address = |(config, listener): (&crate::listener::Config, &Listener)| {
+        listener.address().unwrap_or(config.address).to_string()
     };
-    loaded.config.listeners.iter().zip(listeners).map(fact).collect()
+    loaded.config.listeners.iter().zip(listeners).map(address).collect()
 }
 
 /// What the system tells a process.
@@ -231,13 +203,17 @@ impl Signals {
         })
     }
 
-    /// SIGTERM or SIGINT. SIGHUP, with which daemons are told to read their config again, changes nothing here: the log says so.
-    async fn wait_for_end(&mut self) {
+    /// SIGTERM or SIGINT. Each SIGHUP is a reload.
+    async fn wait_for_end(&mut self, generations: &Arc<Generations>, queue: &Queue) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
-                _ = self.hangup.recv() => tracing::warn!("SIGHUP changes nothing: restart to use a changed config"),
+                _ = self.hangup.recv() => {
+                    tracing::info!("SIGHUP: reloading");
+                    let (generations, queue) = (Arc::clone(generations), queue.clone());
+                    tokio::spawn(async move { generations.reload(&queue).await }); // which logs what came of it
+                }
             }
         }
     }

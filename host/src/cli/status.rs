@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 
 use super::queue::{printable, short};
 use super::{Failure, Place, print_json, wait_for};
-use crate::admin::Status;
+use crate::admin::{GenerationFacts, Status};
 use crate::units::Duration;
 
 #[derive(Debug, clap::Args)]
@@ -23,6 +23,15 @@ pub(super) fn run(config: &Place, arguments: &Arguments) -> Result<(), Failure> 
     let mut out = io::stdout().lock();
     let uptime = Duration::from_secs(status.uptime_secs);
     writeln!(out, "wasmta {} on {}, process {}, up {uptime}", status.version, status.hostname, status.pid)?;
+    let GenerationFacts { number, loaded, old } = &status.generation;
+    write!(out, "generation {number}, in force since {loaded}")?;
+    match old.as_slice() {
+        [] => writeln!(out)?,
+        old => {
+            let old: Vec<String> = old.iter().map(u64::to_string).collect();
+            writeln!(out, "; sessions still go by: {}", old.join(", "))?;
+        }
+    }
     for listener in &status.listeners {
         let chain = if listener.chain.is_empty() { "no policy".into() } else { listener.chain.join(", ") };
         writeln!(out, "listener {} at {}: {chain}", listener.name, listener.address)?;

@@ -54,6 +54,9 @@ impl Checker<'_> {
         if server.workers.is_some_and(|count| !(1..=1024).contains(&count)) {
             return self.fault(&["server", "workers"], "write 1 to 1024, or leave it out for one per processor");
         }
+        if server.reload_timeout.is_zero() {
+            return self.fault(&["server", "reload-timeout"], "0 would end every reload; write at least \"1s\"");
+        }
         if let Err(err) = tracing_subscriber::EnvFilter::builder().parse(&server.log_level) {
             return self.fault(
                 &["server", "log-level"],

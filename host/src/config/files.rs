@@ -18,19 +18,18 @@ const TEXT: &str = "content";
 /// Where that of any other file goes: one character, U+0000 to U+00FF, for each octet.
 const OCTETS: &str = "content-octets";
 
-/// Makes the names of directories independent of the folder.
-pub(super) fn resolve_dirs(config: &mut Config, source: &Source) {
-    let data_dir = source.folder().join(&config.server.data_dir); // an absolute path stays
+/// Makes the names of directories independent of the folder; all lies below `data_dir` unless it says otherwise.
+pub(super) fn resolve_dirs(config: &mut Config, data_dir: PathBuf) {
     config.runtime.cache_dir = data_dir.join(&config.runtime.cache_dir);
     config.runtime.plugin_dir = data_dir.join(&config.runtime.plugin_dir);
     config.server.data_dir = data_dir;
 }
 
 /// Makes file names independent of the folder, finds what is installed, and puts the content of files into plugins' settings.
-pub(super) fn resolve(config: &mut Config, source: &Source) -> Result<(), ConfigError> {
+pub(super) fn resolve(config: &mut Config, source: &Source, data_dir: PathBuf) -> Result<(), ConfigError> {
     let folder = source.folder();
-    let from_folder = |path: &mut PathBuf| *path = folder.join(&*path);
-    resolve_dirs(config, source);
+    let from_folder = |path: &mut PathBuf| *path = folder.join(&*path); // an absolute path stays
+    resolve_dirs(config, data_dir);
     if let Some(path) = &mut config.directory.users_file {
         from_folder(path);
     }

@@ -61,14 +61,69 @@ pub struct Loaded {
     pub source: Source,
 }
 
+/// A config file that was read again while the server runs.
+#[derive(Debug, Clone)]
+pub struct Reloaded {
+    /// What can be in force now: what only a restart can change is as it was.
+    pub loaded: Loaded,
+    /// What the file says.
+    pub wanted: Config,
+}
+
 impl Config {
     /// Reads the file and those it names, and checks everything that can be checked without opening a port or loading a component.
     pub fn load(file: &Path) -> Result<Loaded, ConfigError> {
         let source = Source::read(file)?;
         let mut config: Self = source.parse()?;
-        files::resolve(&mut config, &source)?;
+        let data_dir = config.server.data_dir.clone();
+        files::resolve(&mut config, &source, source.folder().join(data_dir))?;
         check::check(&config, &source)?;
         Ok(Loaded { config, source })
+    }
+
+    /// Reads the file again, for the server that runs with `self`.
+    pub fn reload(&self, file: &Path) -> Result<Reloaded, ConfigError> {
+        let source = Source::read(file)?;
+        let mut wanted: Self = source.parse()?;
+        // What lies in the data directory stays there until a restart, whatever the file says of it.
+        let data_dir = source.folder().join(&wanted.server.data_dir);
+        files::resolve(&mut wanted, &source, self.server.data_dir.clone())?;
+        check::check(&wanted, &source)?;
+        let config = self.changed_to(&wanted);
+        if wanted.runtime != config.runtime {
+            check::check(&Self { runtime: config.runtime.clone(), ..wanted.clone() }, &source)?;
+        }
+        wanted.server.data_dir = data_dir;
+        Ok(Reloaded { loaded: Loaded { config, source }, wanted })
+    }
+
+    /// This config, with everything taken from `wanted` that can change while mail is served.
+    fn changed_to(&self, wanted: &Self) -> Self {
+        let listener = |own: &listener::Config| match wanted.listeners.iter().find(|other| other.name == own.name) {
+            Some(other) => listener::Config { address: own.address, protocol: own.protocol, ..other.clone() },
+            None => own.clone(),
+        };
+        let listeners: Vec<_> = self.listeners.iter().map(listener).collect();
+        let mut plugins = wanted.plugins.clone();
+        // A listener that the file has no more serves until the restart, with the policies it had.
+        for name in listeners.iter().flat_map(|listener| &listener.chain) {
+            if let (None, Some(own)) = (plugins.get(name), self.plugins.get(name)) {
+                plugins.insert(name.clone(), own.clone());
+            }
+        }
+        Self {
+            server: Server {
+                watch: wanted.server.watch,
+                reload_timeout: wanted.server.reload_timeout,
+                ..self.server.clone()
+            },
+            listeners,
+            plugins,
+            smtp: wanted.smtp.clone(),
+            delivery: wanted.delivery.clone(),
+            directory: wanted.directory.clone(),
+            ..self.clone()
+        }
     }
 }
 
@@ -90,7 +145,8 @@ impl Places {
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
         let source = Source::read(file)?;
         let mut config: Config = source.parse()?;
-        files::resolve_dirs(&mut config, &source);
+        let data_dir = source.folder().join(&config.server.data_dir);
+        files::resolve_dirs(&mut config, data_dir);
         Ok(Self {
             folder: source.folder().to_owned(),
             lock: Lock::path(file),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::mail::Domain;
+use crate::units::Duration;
 
 /// The host as a whole: `[server]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +21,12 @@ pub struct Server {
     pub log_level: String,
     /// How it is logged. Default `text`.
     pub log_format: LogFormat,
+    /// Whether a change of the config file, of a policy or of a file that settings name is a reload. Default false: half of an edit is no
+    /// config, and `wasmta reload` tells at once what is wrong.
+    pub watch: bool,
+    /// How long a reload may take until it is given up and everything stays as it was. Default 5m: policies of a scripting language take a
+    /// minute to compile.
+    pub reload_timeout: Duration,
 }
 
 /// How log lines look.
@@ -41,6 +48,8 @@ impl Default for Server {
             workers: None,
             log_level: "info".into(),
             log_format: LogFormat::Text,
+            watch: false,
+            reload_timeout: Duration::from_mins(5),
         }
     }
 }

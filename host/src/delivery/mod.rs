@@ -16,32 +16,66 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use config::Config;
-pub use route::{NextHop, NextHost, NoNextHop, Route, Routes, no_route};
+pub use route::{NextHop, NextHost, NoNextHop, no_route};
 
 use crate::directory::Directory;
-use crate::mail::{Domain, Recipient, Reply};
-use crate::queue::{Contact, Job, Outcome, Queue, Relayed, Response, Worker};
+use crate::mail::{Domain, ForwardPath, Recipient, Reply};
+use crate::queue::{Contact, Destination, Job, Outcome, Queue, Relayed, Response, Router, Worker};
 use crate::smtp::ClientConfig;
 use remote::{Connection, Parcel};
-use route::Transport;
+use route::{Route, Routes, Transport};
 
 /// What all workers share.
 pub struct Delivery {
+    hostname: Domain,
+    terms: CurrentTerms,
+}
+
+/// What a delivery begins with and finishes with, whatever is reloaded meanwhile.
+pub struct Terms {
     config: Config,
     client: Arc<ClientConfig>,
-    hostname: Domain,
     directory: Arc<Directory>,
     routes: Routes,
+}
+
+impl Terms {
+    /// As the config says.
+    pub fn new(config: Config, directory: Arc<Directory>) -> Arc<Self> {
+        let client = Arc::new(config.smtp.clone());
+        let routes = Routes::new(Arc::clone(&directory), &config);
+        Arc::new(Self { config, client, directory, routes })
+    }
+}
+
+/// The terms of deliveries that begin now; the queue's router. Cheap to clone.
+#[derive(Clone)]
+pub struct CurrentTerms(Arc<dyn Fn() -> Arc<Terms> + Send + Sync>);
+
+impl CurrentTerms {
+    /// From wherever they are kept.
+    pub fn new(source: impl Fn() -> Arc<Terms> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(source))
+    }
+
+    fn now(&self) -> Arc<Terms> {
+        (self.0)()
+    }
+}
+
+impl Router for CurrentTerms {
+    fn route(&self, recipient: &ForwardPath, filter: Option<&str>) -> Destination {
+        self.now().routes.destination(recipient, filter)
+    }
 }
 
 /// What became of one recipient, by its place in the envelope.
 type Outcomes = Vec<(usize, Outcome)>;
 
 impl Delivery {
-    /// `routes` are the ones that the queue has.
-    pub fn new(config: Config, hostname: Domain, directory: Arc<Directory>, routes: Routes) -> Arc<Self> {
-        let client = Arc::new(config.smtp.clone());
-        Arc::new(Self { config, client, hostname, directory, routes })
+    /// `terms` are the ones that the queue has as its router.
+    pub fn new(hostname: Domain, terms: CurrentTerms) -> Arc<Self> {
+        Arc::new(Self { hostname, terms })
     }
 
     /// Delivers until `stop` turns true; then the deliveries that are under way are finished. The caller sets the limit on that.
@@ -63,14 +97,15 @@ impl Delivery {
         let mut connection = None;
         loop {
             let job = tokio::select! {
-                job = worker.next(self.config.keep_idle.as_std()) => job,
+                job = worker.next(self.terms.now().config.keep_idle.as_std()) => job,
                 _ = stop.wait_for(|stop| *stop) => None,
             };
             let Some(mut job) = job else { break };
+            let terms = self.terms.now();
             let (outcomes, contact) = match &transport {
-                Transport::Local => (self.deliver_here(&job).await, Contact::Reached),
-                Transport::Remote(hop) => self.deliver_there(&job, hop, &mut connection).await,
-                Transport::Nowhere => (self.refuse(&job), Contact::Reached),
+                Transport::Local => (self.deliver_here(&job, terms).await, Contact::Reached),
+                Transport::Remote(hop) => self.deliver_there(&job, hop, &terms, &mut connection).await,
+                Transport::Nowhere => (refuse(&job, &terms), Contact::Reached),
             };
             job.settle(&outcomes, contact).await; // first of all: a crash before it means a second delivery
             for (index, outcome) in &outcomes {
@@ -83,23 +118,9 @@ impl Delivery {
         }
     }
 
-    /// What has no route, each with its reason.
-    fn refuse(&self, job: &Job) -> Outcomes {
-        job.recipients()
-            .map(|(index, recipient)| {
-                let reply = match self.routes.find(&recipient.forward_path, None) {
-                    Err(reply) => reply,
-                    // What a policy set is no destination; the operator can mend its table while the mail waits.
-                    Ok(_) => Reply::transient(451, (3, 5), "the filter that a policy set names no transport:host:port"),
-                };
-                (index, Outcome::of(Response::own(reply), Relayed::No))
-            })
-            .collect()
-    }
-
     /// Into mailboxes of this host.
-    async fn deliver_here(self: &Arc<Self>, job: &Job) -> Outcomes {
-        let delivery = Arc::clone(self);
+    async fn deliver_here(&self, job: &Job, terms: Arc<Terms>) -> Outcomes {
+        let hostname = self.hostname.clone();
         let (id, arrived, letter, envelope) =
             (job.id(), job.arrived().as_millis() / 1000, job.letter().clone(), Arc::clone(job.envelope()));
         let recipients: Vec<(usize, Recipient)> = job.recipients().map(|(index, own)| (index, own.clone())).collect();
@@ -113,10 +134,8 @@ impl Delivery {
                     forward_path: &recipient.forward_path,
                     letter: &letter,
                 };
-                let delivered = match delivery.routes.find(&recipient.forward_path, None) {
-                    Ok(Route::Local(mailbox)) => {
-                        maildir::deliver(&delivery.directory.maildir(&mailbox), &delivery.hostname, &item)
-                    }
+                let delivered = match terms.routes.find(&recipient.forward_path, None) {
+                    Ok(Route::Local(mailbox)) => maildir::deliver(&terms.directory.maildir(&mailbox), &hostname, &item),
                     Ok(Route::Remote(_)) => Err(Reply::transient(451, (4, 4), "the route has changed")),
                     Err(reply) => Err(reply),
                 };
@@ -135,10 +154,11 @@ impl Delivery {
         &self,
         job: &Job,
         hop: &NextHop,
+        terms: &Terms,
         connection: &mut Option<Connection>,
     ) -> (Outcomes, Contact) {
         loop {
-            let mut open = match self.connection(hop, connection.take()).await {
+            let mut open = match self.connection(hop, terms, connection.take()).await {
                 Ok(open) => open,
                 Err(response) => return unreachable(job, response),
             };
@@ -177,15 +197,15 @@ impl Delivery {
     }
 
     /// The connection that is there if it is still good, else a new one.
-    async fn connection(&self, hop: &NextHop, old: Option<Connection>) -> Result<Connection, Response> {
+    async fn connection(&self, hop: &NextHop, terms: &Terms, old: Option<Connection>) -> Result<Connection, Response> {
         if let Some(old) = old {
-            if old.letters() < self.config.max_messages && !old.is_stale() {
+            if old.letters() < terms.config.max_messages && !old.is_stale() {
                 return Ok(old);
             }
             old.quit().await;
         }
-        let limit = self.config.connect_timeout.as_std();
-        let opened = Connection::open(hop, limit, &self.client, &self.hostname).await;
+        let limit = terms.config.connect_timeout.as_std();
+        let opened = Connection::open(hop, limit, &terms.client, &self.hostname).await;
         let mut open = opened.map_err(Response::own)?;
         match open.greet().await {
             Ok(()) => Ok(open),
@@ -193,6 +213,20 @@ impl Delivery {
             Err(reply) => Err(Response::own(reply)),
         }
     }
+}
+
+/// What has no route, each with its reason.
+fn refuse(job: &Job, terms: &Terms) -> Outcomes {
+    job.recipients()
+        .map(|(index, recipient)| {
+            let reply = match terms.routes.find(&recipient.forward_path, None) {
+                Err(reply) => reply,
+                // What a policy set is no destination; the operator can mend its table while the mail waits.
+                Ok(_) => Reply::transient(451, (3, 5), "the filter that a policy set names no transport:host:port"),
+            };
+            (index, Outcome::of(Response::own(reply), Relayed::No))
+        })
+        .collect()
 }
 
 fn unreachable(job: &Job, response: Response) -> (Outcomes, Contact) {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::directory::{Directory, LocalMailbox};
 use crate::mail::{AddressError, Domain, ForwardPath, Reply};
-use crate::queue::{Destination, Router};
+use crate::queue::Destination;
 
 /// A host to hand mail to, by name or address, and its port. Written `HOST:PORT`, `[ADDRESS]:PORT`; the port is 25 where none is given.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -103,7 +103,7 @@ impl fmt::Display for NextHop {
 
 /// Which way.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Route {
+pub(super) enum Route {
     /// Into a mailbox here.
     Local(LocalMailbox),
     /// To another host.
@@ -148,8 +148,7 @@ impl From<&Destination> for Transport {
 }
 
 /// Decides where mail goes, by what the directory and the config say.
-#[derive(Clone)]
-pub struct Routes {
+pub(super) struct Routes {
     directory: Arc<Directory>,
     relay_host: Option<NextHop>,
     relay: Destination,
@@ -167,10 +166,9 @@ impl Routes {
     pub fn find(&self, path: &ForwardPath, filter: Option<&str>) -> Result<Route, Reply> {
         route(&self.directory, self.relay_host.as_ref(), filter, path)
     }
-}
 
-impl Router for Routes {
-    fn route(&self, recipient: &ForwardPath, filter: Option<&str>) -> Destination {
+    /// The queue for it.
+    pub fn destination(&self, recipient: &ForwardPath, filter: Option<&str>) -> Destination {
         match self.find(recipient, filter) {
             // Most mail goes this way; its name need not be put together each time.
             Ok(Route::Remote(hop)) if Some(&hop) == self.relay_host.as_ref() => self.relay.clone(),

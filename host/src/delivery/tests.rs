@@ -150,16 +150,17 @@ impl House {
         let relay_host = relay.map(|address| address.to_string().parse().unwrap());
         let mut config = Config { relay_host, connect_timeout: units::Duration::from_secs(1), ..Config::default() };
         config.smtp.greeting_timeout = units::Duration::from_millis(100);
-        let routes = Routes::new(Arc::clone(&directory), &config);
+        let terms = Terms::new(config, directory);
+        let terms = CurrentTerms::new(move || Arc::clone(&terms));
         let ms = units::Duration::from_millis;
         let queue = queue::Config {
             min_backoff: ms(20),
             max_backoff: ms(40),
             ..queue::Config::for_test(dir.path().join("queue"))
         };
-        let queue = Queue::open(queue, hostname.clone(), routes.clone(), Disk::default()).unwrap().0;
+        let queue = Queue::open(queue, hostname.clone(), terms.clone(), Disk::default()).unwrap().0;
         let (stop, stopped) = watch::channel(false);
-        let delivery = Delivery::new(config, hostname, directory, routes);
+        let delivery = Delivery::new(hostname, terms);
         let running = tokio::spawn(delivery.run(queue.clone(), stopped));
         Self { dir, queue, stop, running }
     }

@@ -55,7 +55,7 @@ impl LocalMailbox {
 }
 
 /// Answers who is local and what may be relayed. Built once for each config.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Directory {
     hostname: Domain,
     own_addresses: HashSet<IpAddr>,

@@ -40,7 +40,7 @@ pub enum UsersError {
 type Names = HashMap<Box<str>, Box<str>>;
 
 /// Who has a mailbox, and who stands in for names that nobody has.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Users {
     names: Names,
     any: bool,

@@ -37,7 +37,7 @@ impl Session {
             }
         };
         let session = Arc::clone(self.server.session());
-        let judged = self.chain.judge_message(&session, &mut mail).await;
+        let judged = self.terms.chain.judge_message(&session, &mut mail).await;
         self.note(Stage::Message, &judged);
         if !judged.delay.is_zero() {
             tokio::time::sleep(judged.delay).await;
@@ -86,7 +86,7 @@ impl Session {
             tracing::error!(session = self.id(), "not spooled: {err}");
             Reply::from(&err)
         })?;
-        if trace::hops(&header) > self.shared.smtp.config().max_hops {
+        if trace::hops(&header) > self.terms.smtp.config().max_hops {
             return Err(Reply::permanent(554, (4, 6), "Error: too many hops"));
         }
         let (Some(id), Some(envelope), Some(notes)) =
@@ -119,7 +119,7 @@ impl Session {
     /// The header section with our own fields. RFC 5321 §4.4: Received goes on top. RFC 6409 §8: what a user's mail program left out is
     /// added, and only for those.
     fn traced(&self, header: &HeaderBlock, id: QueueId, envelope: &Envelope) -> HeaderBlock {
-        let hostname = self.shared.smtp.hostname();
+        let hostname = self.terms.smtp.hostname();
         let date = trace::date(&Zoned::now());
         let recipient = match envelope.recipients.as_slice() {
             [only] => Some(&only.forward_path),
@@ -129,7 +129,7 @@ impl Session {
         let mut octets = Vec::with_capacity(header.as_bytes().len() + 512);
         trace::received(self.server.session(), &receipt, &mut octets);
         octets.extend_from_slice(header.as_bytes());
-        if self.shared.submission {
+        if self.terms.config.submission {
             trace::missing_fields(header, hostname, id, &date, &mut octets);
         }
         HeaderBlock::parse(&octets).0

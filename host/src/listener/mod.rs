@@ -11,7 +11,7 @@ mod session;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
@@ -25,7 +25,7 @@ use crate::mail::Reply;
 use crate::plugin::Chain;
 use crate::queue::Queue;
 use crate::{policy, smtp};
-use permits::{Permits, Refused};
+use permits::{Limits, Permits, Refused};
 
 /// Connections that wait to be accepted. A burst of clients must fit in.
 const BACKLOG: i32 = 4096;
@@ -41,13 +41,25 @@ pub struct Listener {
 /// What all sessions of one listener share.
 struct Shared {
     name: String,
-    submission: bool,
-    smtp: Arc<smtp::Settings>,
-    directory: Arc<Directory>,
     queue: Queue,
-    chain: RwLock<Chain>,
     permits: Permits,
-    no_relay: Option<Reply>,
+    terms: Box<dyn Fn() -> Arc<Terms> + Send + Sync>,
+}
+
+/// What a session begins with and finishes with, whatever is reloaded meanwhile.
+pub struct Terms {
+    /// The listener's own config.
+    pub config: Config,
+    /// Limits of the protocol, and how this host names itself.
+    pub smtp: Arc<smtp::Settings>,
+    /// Who is local.
+    pub directory: Arc<Directory>,
+    /// Who judges.
+    pub chain: Chain,
+    /// What a client hears of recipients elsewhere if there is no way to reach them; none if there is one.
+    pub no_relay: Option<Reply>,
+    /// Tells how long somebody goes by these terms.
+    pub alive: Arc<dyn Send + Sync>,
 }
 
 /// A port that is ours, at which nobody is served yet: taken before anything else, so that a port in use leaves nothing behind.
@@ -70,37 +82,21 @@ impl Port {
 pub struct Parts {
     /// Its port.
     pub port: Port,
-    /// Its own config.
-    pub config: Config,
-    /// Limits of the protocol, and how this host names itself.
-    pub smtp: Arc<smtp::Settings>,
-    /// Who is local.
-    pub directory: Arc<Directory>,
+    /// Its name.
+    pub name: String,
     /// Where messages go.
     pub queue: Queue,
-    /// Who judges.
-    pub chain: Chain,
-    /// What a client hears of recipients elsewhere if there is no way to reach them; none if there is one.
-    pub no_relay: Option<Reply>,
+    /// What a session goes by that begins now.
+    pub terms: Box<dyn Fn() -> Arc<Terms> + Send + Sync>,
 }
 
 impl Listener {
     /// Opens the port: clients may connect, and are served from `serve` on.
     pub fn open(parts: Parts) -> io::Result<Self> {
-        let Parts { port: Port(socket), config, smtp, directory, queue, chain, no_relay } = parts;
+        let Parts { port: Port(socket), name, queue, terms } = parts;
         socket.listen(BACKLOG)?;
         let socket = TcpListener::from_std(socket.into())?;
-        let permits = Permits::new(config.max_sessions as usize, config.max_sessions_per_client as usize);
-        let shared = Shared {
-            name: config.name,
-            submission: config.submission,
-            smtp,
-            directory,
-            queue,
-            chain: RwLock::new(chain),
-            permits,
-            no_relay,
-        };
+        let shared = Shared { name, queue, permits: Permits::new(), terms };
         Ok(Self { shared: Arc::new(shared), socket })
     }
 
@@ -140,16 +136,14 @@ impl Listener {
 }
 
 impl Shared {
-    fn chain(&self) -> Chain {
-        self.chain.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     async fn welcome(self: Arc<Self>, stream: TcpStream, client: SocketAddr, stop: watch::Receiver<bool>) {
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
-        let trusted = self.directory.trusts(client.ip());
-        let _permit = match self.permits.acquire(client.ip(), trusted) {
+        let terms = (self.terms)();
+        let trusted = terms.directory.trusts(client.ip());
+        let limits = Limits::from(&terms.config);
+        let _permit = match self.permits.acquire(client.ip(), trusted, limits) {
             Ok(permit) => permit,
-            Err(refused) => return self.refuse(&stream, client, refused),
+            Err(refused) => return self.refuse(&stream, client, &terms, refused),
         };
         let Ok(local) = stream.local_addr() else { return };
         // Replies are written in bursts of our own; waiting for more would only delay them.
@@ -167,13 +161,13 @@ impl Shared {
             trusted,
             notes: policy::Notes::default(),
         };
-        session::Session::new(self, facts).run(stream, stop).await;
+        session::Session::new(self, terms, facts).run(stream, stop).await;
     }
 
     /// RFC 5321 §3.8: 421 in place of the greeting. Nobody waits for a client to take it.
-    fn refuse(&self, stream: &TcpStream, client: SocketAddr, refused: Refused) {
+    fn refuse(&self, stream: &TcpStream, client: SocketAddr, terms: &Terms, refused: Refused) {
         let mut reply = Vec::new();
-        self.smtp.too_many_sessions().write_to(&mut reply);
+        terms.smtp.too_many_sessions().write_to(&mut reply);
         let _ = stream.try_write(&reply); // it may have gone already
         let limit = match refused {
             Refused::All => "max-sessions",

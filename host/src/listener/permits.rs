@@ -4,14 +4,30 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::Config;
+
 /// Counts sessions. Cheap to clone; clones share.
 #[derive(Clone)]
 pub(super) struct Permits(Arc<Inner>);
 
+#[derive(Default)]
 struct Inner {
-    max: usize,
-    max_per_client: usize,
     open: Mutex<Open>,
+}
+
+/// How many there may be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// In all.
+    pub all: usize,
+    /// From one client.
+    pub client: usize,
+}
+
+impl From<&Config> for Limits {
+    fn from(config: &Config) -> Self {
+        Self { all: config.max_sessions as usize, client: config.max_sessions_per_client as usize }
+    }
 }
 
 #[derive(Default)]
@@ -44,19 +60,19 @@ fn key(client: IpAddr) -> IpAddr {
 }
 
 impl Permits {
-    pub fn new(max: usize, max_per_client: usize) -> Self {
-        Self(Arc::new(Inner { max, max_per_client, open: Mutex::default() }))
+    pub fn new() -> Self {
+        Self(Arc::default())
     }
 
-    /// A permit for one more session. Only the limit on all holds for trusted clients: webmail and relays of one's own send much.
-    pub fn acquire(&self, client: IpAddr, trusted: bool) -> Result<Permit, Refused> {
+    /// A permit for one more session; those that are open already stay when a limit sinks. Only the limit on all holds for trusted clients: webmail and relays of one's own send much.
+    pub fn acquire(&self, client: IpAddr, trusted: bool, limits: Limits) -> Result<Permit, Refused> {
         let client = key(client);
         let mut open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.all >= self.0.max {
+        if open.all >= limits.all {
             return Err(Refused::All);
         }
         let own = open.by_client.entry(client).or_default();
-        if !trusted && *own >= self.0.max_per_client {
+        if !trusted && *own >= limits.client {
             return Err(Refused::Client);
         }
         *own += 1;
@@ -84,23 +100,25 @@ mod tests {
 
     #[test]
     fn counted_by_client_and_in_all() {
-        let permits = Permits::new(3, 2);
+        let (permits, limits) = (Permits::new(), Limits { all: 3, client: 2 });
         let (a, b) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
-        let first = permits.acquire(a, false).ok();
-        let second = permits.acquire(a, false).ok();
-        assert_eq!(permits.acquire(a, false).err(), Some(Refused::Client));
-        let third = permits.acquire(b, false).ok();
-        assert_eq!(permits.acquire(b, false).err(), Some(Refused::All));
-        drop((first, second, third));
+        let first = permits.acquire(a, false, limits).ok();
+        let second = permits.acquire(a, false, limits).ok();
+        assert_eq!(permits.acquire(a, false, limits).err(), Some(Refused::Client));
+        let third = permits.acquire(b, false, limits).ok();
+        assert_eq!(permits.acquire(b, false, limits).err(), Some(Refused::All));
+        let more = permits.acquire(b, false, Limits { all: 4, ..limits }).ok();
+        assert!(more.is_some(), "a limit that rose holds at once");
+        drop((first, second, third, more));
         assert!(permits.0.open.lock().is_ok_and(|open| open.all == 0));
         assert!(permits.0.open.lock().is_ok_and(|open| open.by_client.is_empty()));
     }
 
     #[test]
     fn an_ipv6_network_is_one_client() {
-        let permits = Permits::new(10, 1);
-        let _one = permits.acquire("2001:db8::1".parse().expect("address"), false);
-        assert!(permits.acquire("2001:db8::2".parse().expect("address"), false).is_err());
-        assert!(permits.acquire("2001:db8:0:1::2".parse().expect("address"), false).is_ok());
+        let (permits, limits) = (Permits::new(), Limits { all: 10, client: 1 });
+        let _one = permits.acquire("2001:db8::1".parse().expect("address"), false, limits);
+        assert!(permits.acquire("2001:db8::2".parse().expect("address"), false, limits).is_err());
+        assert!(permits.acquire("2001:db8:0:1::2".parse().expect("address"), false, limits).is_ok());
     }
 }

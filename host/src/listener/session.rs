@@ -9,11 +9,11 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::Shared;
 use super::body::Spilled;
+use super::{Shared, Terms};
 use crate::directory::Destination;
 use crate::mail::{QueueId, Reply};
-use crate::plugin::{Chain, Judged, Staged, Subject, Transaction};
+use crate::plugin::{Judged, Staged, Subject, Transaction};
 use crate::policy::{self, Edit, Stage, Verdict};
 use crate::queue::{CommitError, Guest};
 use crate::smtp::{Action, Input, Refusal, Server, Stages};
@@ -32,8 +32,8 @@ pub(super) fn name() -> String {
 /// One session.
 pub(super) struct Session {
     pub(super) shared: Arc<Shared>,
-    /// The policies that it began with; a reload does not change them under it.
-    pub(super) chain: Chain,
+    /// What it began with; a reload does not change that under it.
+    pub(super) terms: Arc<Terms>,
     pub(super) server: Server,
     input: Input,
     output: Vec<u8>,
@@ -55,14 +55,13 @@ pub(super) struct Session {
 struct Gone;
 
 impl Session {
-    pub fn new(shared: Arc<Shared>, facts: policy::Session) -> Self {
-        let chain = shared.chain();
-        let stages: Stages = chain.stages().collect();
-        let server = Server::new(Arc::clone(&shared.smtp), stages, facts);
+    pub fn new(shared: Arc<Shared>, terms: Arc<Terms>, facts: policy::Session) -> Self {
+        let stages: Stages = terms.chain.stages().collect();
+        let server = Server::new(Arc::clone(&terms.smtp), stages, facts);
         let guest = shared.queue.guest();
         Self {
             shared,
-            chain,
+            terms,
             server,
             input: Input::new(),
             output: Vec::new(),
@@ -188,7 +187,7 @@ impl Session {
             (_, None, _) => Subject::Helo,
         };
         let session = Arc::clone(self.server.session());
-        let judged = self.chain.judge(&session, subject).await;
+        let judged = self.terms.chain.judge(&session, subject).await;
         self.note(stage, &judged);
         if !judged.verdict.refuses() {
             self.edits.extend(judged.edits);
@@ -262,10 +261,10 @@ impl Session {
     fn resolve(&mut self) -> Result<(), Gone> {
         let trusted = self.server.session().trusted;
         let answer = match self.server.recipient() {
-            Some(recipient) => self.shared.directory.resolve(&recipient.forward_path, trusted),
+            Some(recipient) => self.terms.directory.resolve(&recipient.forward_path, trusted),
             None => Err(Reply::permanent(503, (5, 1), "no recipient")),
         };
-        let answer = match (answer, &self.shared.no_relay) {
+        let answer = match (answer, &self.terms.no_relay) {
             (Ok(Destination::Relay), Some(reply)) => Err(reply.clone()),
             (answer, _) => answer,
         };

@@ -2,10 +2,12 @@
 //! All of it off the mail path.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, Instance, InstancePre, Lift, Linker, WasmList};
 use wasmtime::{Engine, Store};
@@ -193,6 +195,8 @@ pub(super) struct Loaded {
     pub manifest: Manifest,
     /// False if each instance has to be configured anew, because the component cannot be snapshotted.
     pub snapshot: bool,
+    /// Of the component's file.
+    pub digest: Digest,
 }
 
 /// What is asked of a policy's file before anything is known of its config.
@@ -218,27 +222,53 @@ impl Inspection {
     }
 }
 
-/// The component of a config: the one that the lock file means, if it says one.
-fn read_pinned(config: &Config) -> Result<Vec<u8>, LoadError> {
-    let bytes = read(&config.source)?;
-    if let Some(pin) = &config.pin {
-        let found = Digest::of(&bytes);
-        if found != pin.digest {
+/// Whether it is the component that the lock file means, if it says one.
+fn check_pin(config: &Config, found: Digest) -> Result<(), LoadError> {
+    match &config.pin {
+        Some(pin) if pin.digest != found => {
             let (path, remedy) = (config.source.clone(), pin.remedy.clone());
-            return Err(LoadError::Pinned { path, found, expected: pin.digest, remedy });
+            Err(LoadError::Pinned { path, found, expected: pin.digest, remedy })
         }
+        _ => Ok(()),
     }
-    Ok(bytes)
 }
 
-/// Reads a component's file, bounded.
-pub(super) fn read(path: &std::path::Path) -> Result<Vec<u8>, LoadError> {
+/// Opens a component's file, bounded.
+fn open(path: &Path) -> Result<impl Read, LoadError> {
     let error = |why: String| LoadError::File { path: path.to_owned(), why };
-    let size = std::fs::metadata(path).map_err(|err| error(err.to_string()))?.len();
+    // Looked at before it is opened: opening a named pipe would wait for somebody to write.
+    let metadata = std::fs::metadata(path).map_err(|err| error(err.to_string()))?;
+    if !metadata.is_file() {
+        return Err(error("it is no regular file".into()));
+    }
+    let size = metadata.len();
     if size > MAX_COMPONENT {
         return Err(error(format!("it has {size} octets, more than the {MAX_COMPONENT} that a component may have")));
     }
-    std::fs::read(path).map_err(|err| error(err.to_string()))
+    Ok(std::fs::File::open(path).map_err(|err| error(err.to_string()))?.take(MAX_COMPONENT))
+}
+
+/// Reads a component's file, bounded.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
+    let mut bytes = Vec::new();
+    let read = open(path)?.read_to_end(&mut bytes);
+    read.map_err(|err| LoadError::File { path: path.to_owned(), why: err.to_string() })?;
+    Ok(bytes)
+}
+
+/// The digest of a component's file, which is never in memory as a whole.
+pub(super) fn digest(path: &Path) -> Result<Digest, LoadError> {
+    let mut file = open(path)?;
+    let mut hasher = Sha256::new();
+    let mut octets = vec![0; 64 * 1024];
+    loop {
+        match file.read(&mut octets) {
+            Ok(0) => return Ok(Digest::from_hasher(hasher)),
+            Ok(count) => hasher.update(octets.get(..count).unwrap_or_default()),
+            Err(err) if err.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(err) => return Err(LoadError::File { path: path.to_owned(), why: err.to_string() }),
+        }
+    }
 }
 
 fn compile(engines: &Engines, config: &Config, bytes: &[u8]) -> Result<Component, LoadError> {
@@ -450,18 +480,27 @@ struct Keys {
 }
 
 impl Keys {
-    fn new(engines: &Engines, config: &Config, bytes: &[u8], settings: &str) -> Self {
-        let limits = format!("{:?}", (config.memory, &config.grants));
-        let key = |kind: &[u8]| Key::new(&engines.run, &[bytes, settings.as_bytes(), limits.as_bytes(), kind]);
+    fn new(engines: &Engines, config: &Config, digest: &Digest, settings: &str) -> Self {
+        let (digest, limits) = (digest.to_string(), format!("{:?}", (config.memory, &config.grants)));
+        let key =
+            |kind: &[u8]| Key::new(&engines.run, &[digest.as_bytes(), settings.as_bytes(), limits.as_bytes(), kind]);
         Self { compiled: key(b"compiled"), card: key(b"card") }
     }
 }
 
-/// Whether `load` would find everything in the cache.
-pub(super) fn is_ready(engines: &Engines, cache: &Cache, config: &Config) -> bool {
-    let Ok(bytes) = read_pinned(config) else { return false };
-    let Keys { compiled, card } = Keys::new(engines, config, &bytes, &config.settings.to_string());
-    cache.get(&engines.run, &compiled).is_some() && cache.card(&card).is_some()
+/// A policy that has been made ready: its compiled form with its settings lies in the cache. None if it does not. Blocks on the disk.
+pub(super) fn ready(engines: &Engines, cache: &Cache, config: &Config) -> Result<Option<Loaded>, LoadError> {
+    let digest = digest(&config.source)?;
+    check_pin(config, digest)?;
+    let keys = Keys::new(engines, config, &digest, &config.settings.to_string());
+    let kept = cache.get(&engines.run, &keys.compiled).zip(cache.card(&keys.card));
+    kept.map(|(component, card)| linked(engines, &component, card, digest)).transpose()
+}
+
+fn linked(engines: &Engines, component: &Component, card: Card, digest: Digest) -> Result<Loaded, LoadError> {
+    let pre = link(engines, true, component)?;
+    let hooks = find_hooks(&pre)?;
+    Ok(Loaded { pre, hooks, manifest: card.manifest, snapshot: card.snapshot, digest })
 }
 
 /// Loads a policy with its settings; from the cache if it was loaded so before.
@@ -471,34 +510,31 @@ pub(super) async fn load(
     identity: &Arc<Identity>,
     config: &Config,
 ) -> Result<Loaded, LoadError> {
-    let bytes = read_pinned(config)?;
-    let settings = config.settings.to_string();
-    let Keys { compiled: key, card: card_key } = Keys::new(engines, config, &bytes, &settings);
-    if let Some((component, card)) = cache.get(&engines.run, &key).zip(cache.card(&card_key)) {
-        let pre = link(engines, true, &component)?;
-        let hooks = find_hooks(&pre)?;
-        return Ok(Loaded { pre, hooks, manifest: card.manifest, snapshot: card.snapshot });
+    if let Some(loaded) = ready(engines, cache, config)? {
+        return Ok(loaded);
     }
+    let bytes = read(&config.source)?;
+    let digest = Digest::of(&bytes);
+    check_pin(config, digest)?;
+    let settings = config.settings.to_string();
+    let keys = Keys::new(engines, config, &digest, &settings);
     let (manifest, snapshot) = prepare(engines, identity, config, &bytes, &settings).await?;
     let compiled = engines
         .run
         .precompile_component(snapshot.as_deref().unwrap_or(&bytes))
         .map_err(|err| LoadError::NotAComponent { path: config.source.clone(), why: format!("{err:#}") })?;
-    let kept = cache.put(&key, &compiled).map_err(|err| LoadError::File {
+    let kept = cache.put(&keys.compiled, &compiled).map_err(|err| LoadError::File {
         path: config.source.clone(),
         why: format!("its compiled form cannot be written to the cache: {err}"),
     });
     kept?;
-    let component = cache.get(&engines.run, &key).ok_or_else(|| LoadError::File {
+    let component = cache.get(&engines.run, &keys.compiled).ok_or_else(|| LoadError::File {
         path: config.source.clone(),
         why: "its compiled form cannot be read back from the cache".into(),
     })?;
     let card = Card { manifest, snapshot: snapshot.is_some() };
-    cache.put_card(&card_key, &card);
-    let Card { manifest, snapshot } = card;
-    let pre = link(engines, true, &component)?;
-    let hooks = find_hooks(&pre)?;
-    Ok(Loaded { pre, hooks, manifest, snapshot })
+    cache.put_card(&keys.card, &card);
+    linked(engines, &component, card, digest)
 }
 
 /// Describes and configures the component, and takes its snapshot. Without one (the snapshotter cannot take every component)

@@ -23,6 +23,7 @@ mod services;
 mod staged;
 mod stats;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -76,34 +77,50 @@ impl Sandbox {
         Ok(Self { engines: Arc::new(engines), cache, services })
     }
 
-    /// Loads one policy under the name that the config gives it.
+    /// Loads one policy under the name that the config gives it; compiles it if it is not in the cache. Compiling takes seconds and more
+    /// memory than serving mail ever does.
     pub async fn load(&self, name: &str, config: &Config) -> Result<Arc<Plugin>, LoadError> {
-        if let Some(kv) = self.services.kv.clone().filter(|_| config.grants.iter().any(|grant| grant == "kv")) {
+        if let Some(kv) = self.kv_of(config) {
             let opened = tokio::task::spawn_blocking(move || kv.open()).await;
             opened
                 .map_err(|err| LoadError::Store(err.to_string()))?
                 .map_err(|err| LoadError::Store(err.to_string()))?;
         }
+        let identity = self.identity(name, config)?;
+        let loaded = load::load(&self.engines, &self.cache, &identity, config).await?;
+        Ok(Arc::new(Plugin::new(identity, config.clone(), loaded, Arc::clone(&self.engines))))
+    }
+
+    /// Loads one policy that lies compiled in the cache; none if it does not. Blocks on the disk, for milliseconds.
+    pub fn ready(&self, name: &str, config: &Config) -> Result<Option<Arc<Plugin>>, LoadError> {
+        let loaded = load::ready(&self.engines, &self.cache, config)?;
+        let Some(loaded) = loaded else { return Ok(None) };
+        if let Some(kv) = self.kv_of(config) {
+            kv.open().map_err(|err| LoadError::Store(err.to_string()))?;
+        }
+        let identity = self.identity(name, config)?;
+        Ok(Some(Arc::new(Plugin::new(identity, config.clone(), loaded, Arc::clone(&self.engines)))))
+    }
+
+    /// Where it keeps what it remembers, if it may.
+    fn kv_of(&self, config: &Config) -> Option<Arc<dyn crate::kv::Store>> {
+        self.services.kv.clone().filter(|_| config.grants.iter().any(|grant| grant == "kv"))
+    }
+
+    fn identity(&self, name: &str, config: &Config) -> Result<Arc<Identity>, LoadError> {
         let endpoint = |(name, config): (&String, &net::EndpointConfig)| match Endpoint::new(config) {
             Ok(endpoint) => Ok((name.clone(), endpoint)),
             Err(EndpointError { key, why }) => Err(LoadError::Endpoint { name: name.clone(), key, why }),
         };
         let endpoints = config.endpoints.iter().map(endpoint).collect::<Result<_, _>>()?;
-        let identity = Arc::new(Identity {
+        Ok(Arc::new(Identity {
             name: name.to_owned(),
             memory: config.memory.as_usize(),
             services: self.services.clone(),
             space: config.space(name),
             endpoints,
             stats: Stats::default(),
-        });
-        let loaded = load::load(&self.engines, &self.cache, &identity, config).await?;
-        Ok(Arc::new(Plugin::new(identity, config.clone(), loaded, Arc::clone(&self.engines))))
-    }
-
-    /// Whether `load` would find it compiled in the cache. Compiling takes seconds and more memory than serving mail ever does.
-    pub fn is_ready(&self, config: &Config) -> bool {
-        load::is_ready(&self.engines, &self.cache, config)
+        }))
     }
 
     /// What a file says of itself.
@@ -129,7 +146,27 @@ pub struct Listed {
     pub counters: Counters,
 }
 
+/// The digest of a component's file. Blocks on the disk.
+pub fn digest_of(file: &Path) -> Result<Digest, LoadError> {
+    load::digest(file)
+}
+
 impl Plugin {
+    /// What it was loaded with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What it says of itself.
+    pub fn manifest(&self) -> &Manifest {
+        &self.loaded.manifest
+    }
+
+    /// Of the file it was loaded from.
+    pub fn digest(&self) -> Digest {
+        self.loaded.digest
+    }
+
     /// For the operator.
     pub fn listed(&self) -> Listed {
         let hooks = Stage::ALL.iter().filter(|stage| self.loaded.hooks.has(**stage)).map(|stage| stage.as_str());
