@@ -55,6 +55,9 @@ extern void __wasm_import_wasmta_policy_types_method_session_id(int32_t, uint8_t
 __attribute__((__import_module__("wasmta:policy/types@0.1.0"), __import_name__("[method]session.listener")))
 extern void __wasm_import_wasmta_policy_types_method_session_listener(int32_t, uint8_t *);
 
+__attribute__((__import_module__("wasmta:policy/types@0.1.0"), __import_name__("[method]session.server-name")))
+extern void __wasm_import_wasmta_policy_types_method_session_server_name(int32_t, uint8_t *);
+
 __attribute__((__import_module__("wasmta:policy/types@0.1.0"), __import_name__("[method]session.client-address")))
 extern void __wasm_import_wasmta_policy_types_method_session_client_address(int32_t, uint8_t *);
 
@@ -296,7 +299,7 @@ static uint8_t RET_AREA[(10*sizeof(void*))];
 
 void wasmta_policy_kv_error_free(wasmta_policy_kv_error_t *ptr) {
   switch ((int32_t) ptr->tag) {
-    case 3: {
+    case 5: {
       plugin_string_free(&ptr->val.store);
       break;
     }
@@ -665,6 +668,12 @@ bool wasmta_policy_kv_get(plugin_string_t *key, plugin_option_list_u8_t *ret, wa
           break;
         }
         case 3: {
+          break;
+        }
+        case 4: {
+          break;
+        }
+        case 5: {
           variant.val.store = (plugin_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
           break;
         }
@@ -723,6 +732,12 @@ bool wasmta_policy_kv_put(plugin_string_t *key, plugin_list_u8_t *value, uint32_
           break;
         }
         case 3: {
+          break;
+        }
+        case 4: {
+          break;
+        }
+        case 5: {
           variant.val.store = (plugin_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
           break;
         }
@@ -780,6 +795,12 @@ bool wasmta_policy_kv_stage_put(plugin_string_t *key, plugin_list_u8_t *value, u
           break;
         }
         case 3: {
+          break;
+        }
+        case 4: {
+          break;
+        }
+        case 5: {
           variant.val.store = (plugin_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
           break;
         }
@@ -823,6 +844,12 @@ bool wasmta_policy_kv_delete(plugin_string_t *key, wasmta_policy_kv_error_t *err
           break;
         }
         case 3: {
+          break;
+        }
+        case 4: {
+          break;
+        }
+        case 5: {
           variant.val.store = (plugin_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
           break;
         }
@@ -881,6 +908,12 @@ bool wasmta_policy_kv_incr(plugin_string_t *key, int64_t by, uint32_t *maybe_ttl
           break;
         }
         case 3: {
+          break;
+        }
+        case 4: {
+          break;
+        }
+        case 5: {
           variant.val.store = (plugin_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (8+1*sizeof(void*))))), (*((size_t*) (ptr + (8+2*sizeof(void*))))) };
           break;
         }
@@ -957,6 +990,12 @@ bool wasmta_policy_kv_compare_and_swap(plugin_string_t *key, plugin_list_u8_t *m
           break;
         }
         case 3: {
+          break;
+        }
+        case 4: {
+          break;
+        }
+        case 5: {
           variant.val.store = (plugin_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
           break;
         }
@@ -1019,6 +1058,12 @@ bool wasmta_policy_kv_keys(plugin_string_t *prefix, plugin_string_t *maybe_after
           break;
         }
         case 3: {
+          break;
+        }
+        case 4: {
+          break;
+        }
+        case 5: {
           variant.val.store = (plugin_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
           break;
         }
@@ -1050,6 +1095,14 @@ void wasmta_policy_types_method_session_listener(wasmta_policy_types_borrow_sess
   uint8_t ret_area[(2*sizeof(void*))];
   uint8_t *ptr = (uint8_t *) &ret_area;
   __wasm_import_wasmta_policy_types_method_session_listener((self).__handle, ptr);
+  *ret = (plugin_string_t) { (uint8_t*)(*((uint8_t **) (ptr + 0))), (*((size_t*) (ptr + sizeof(void*)))) };
+}
+
+void wasmta_policy_types_method_session_server_name(wasmta_policy_types_borrow_session_t self, plugin_string_t *ret) {
+  __attribute__((__aligned__(sizeof(void*))))
+  uint8_t ret_area[(2*sizeof(void*))];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_wasmta_policy_types_method_session_server_name((self).__handle, ptr);
   *ret = (plugin_string_t) { (uint8_t*)(*((uint8_t **) (ptr + 0))), (*((size_t*) (ptr + sizeof(void*)))) };
 }
 

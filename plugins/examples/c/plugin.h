@@ -22,7 +22,7 @@ typedef uint8_t wasmta_policy_log_level_t;
 #define WASMTA_POLICY_LOG_LEVEL_WARN 2
 #define WASMTA_POLICY_LOG_LEVEL_ERROR 3
 
-// Why a call failed.
+// Why a call failed. Nothing has been changed then.
 typedef struct wasmta_policy_kv_error_t {
   uint8_t tag;
   union {
@@ -34,10 +34,14 @@ typedef struct wasmta_policy_kv_error_t {
 #define WASMTA_POLICY_KV_ERROR_NOT_GRANTED 0
 // The plugin's quota is used up.
 #define WASMTA_POLICY_KV_ERROR_QUOTA 1
-// Key or value is longer than allowed.
+// The key is empty, or key or value is longer than allowed.
 #define WASMTA_POLICY_KV_ERROR_TOO_LARGE 2
+// `incr`: the value is no decimal number that fits, or the sum would be none.
+#define WASMTA_POLICY_KV_ERROR_NOT_A_NUMBER 3
+// `stage-put`: there is no transaction, at connect and HELO.
+#define WASMTA_POLICY_KV_ERROR_NO_TRANSACTION 4
 // The store failed; the text is for the log.
-#define WASMTA_POLICY_KV_ERROR_STORE 3
+#define WASMTA_POLICY_KV_ERROR_STORE 5
 
 typedef struct {
   uint8_t *ptr;
@@ -346,15 +350,19 @@ extern double wasmta_policy_score_total(void);
 extern bool wasmta_policy_kv_get(plugin_string_t *key, plugin_option_list_u8_t *ret, wasmta_policy_kv_error_t *err);
 // Keeps a value, for so many seconds if given.
 extern bool wasmta_policy_kv_put(plugin_string_t *key, plugin_list_u8_t *value, uint32_t *maybe_ttl, wasmta_policy_kv_error_t *err);
-// Like `put`, but takes effect only if the message of this transaction is committed.
+// Like `put`, but takes effect only if the message of this transaction gets into the queue, on hold or not: not if this
+// call traps, not if this recipient or the message is refused or discarded, not if the client goes away. `get` does not
+// see it before. The time to live begins then. One call may stage 1,000 values, a transaction 10,000, of 4 MiB in all;
+// more is `quota`, or dropped and logged where several plugins together stage too much.
 extern bool wasmta_policy_kv_stage_put(plugin_string_t *key, plugin_list_u8_t *value, uint32_t *maybe_ttl, wasmta_policy_kv_error_t *err);
 // Removes a value; fine if there is none.
 extern bool wasmta_policy_kv_delete(plugin_string_t *key, wasmta_policy_kv_error_t *err);
-// Adds to a number (none counts as 0) and returns the sum.
+// Adds to a number in decimal digits (none counts as 0) and returns the sum. One that is there keeps its end; `ttl` is for
+// one that is made by this, so that a count over a span of time ends with the span. Of two who add at once, both count.
 extern bool wasmta_policy_kv_incr(plugin_string_t *key, int64_t by, uint32_t *maybe_ttl, int64_t *ret, wasmta_policy_kv_error_t *err);
-// Sets `new` if the present value is `expected` (none: there is none); tells whether it did.
+// Sets `new` if the present value is `expected` (none: there is none); tells whether it did. Of two who try at once, one does.
 extern bool wasmta_policy_kv_compare_and_swap(plugin_string_t *key, plugin_list_u8_t *maybe_expected, plugin_list_u8_t *new_, uint32_t *maybe_ttl, bool *ret, wasmta_policy_kv_error_t *err);
-// At most `limit` (1,000) keys that begin with `prefix`, in order, after `after`.
+// At most `limit` (and 1,000) keys that begin with `prefix`, in the order of their octets, after `after`.
 extern bool wasmta_policy_kv_keys(plugin_string_t *prefix, plugin_string_t *maybe_after, uint32_t limit, plugin_list_string_t *ret, wasmta_policy_kv_error_t *err);
 
 // Imported Functions from `wasmta:policy/types@0.1.0`
@@ -362,6 +370,8 @@ extern bool wasmta_policy_kv_keys(plugin_string_t *prefix, plugin_string_t *mayb
 extern void wasmta_policy_types_method_session_id(wasmta_policy_types_borrow_session_t self, plugin_string_t *ret);
 // The listener's name in the config.
 extern void wasmta_policy_types_method_session_listener(wasmta_policy_types_borrow_session_t self, plugin_string_t *ret);
+// How this host names itself.
+extern void wasmta_policy_types_method_session_server_name(wasmta_policy_types_borrow_session_t self, plugin_string_t *ret);
 // The client's address, like `192.0.2.1` or `2001:db8::1`.
 extern void wasmta_policy_types_method_session_client_address(wasmta_policy_types_borrow_session_t self, plugin_string_t *ret);
 // The client's port.
