@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::policies::{Fault, sandbox, services_of};
+use super::policies::{Fault, sandbox, server_name};
 use crate::config::Config;
 use crate::kv;
-use crate::plugin::{self, Runtime};
+use crate::net::{self, Resolver};
+use crate::plugin::{self, Runtime, Services};
 
 /// The process is ourselves, even if the file has been replaced meanwhile: another version would compile for itself alone.
 const OURSELVES: &str = "/proc/self/exe";
@@ -29,7 +30,9 @@ const NICENESS: i32 = 15;
 /// What is to be compiled: the process gets it as JSON on its standard input, so that it and the server never read different files.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Work {
-    config: Config,
+    server_name: String,
+    runtime: Runtime,
+    plugins: BTreeMap<String, plugin::Config>,
 }
 
 /// What the process says in the end, as JSON on its standard output.
@@ -58,7 +61,7 @@ impl From<io::Error> for Trouble {
 impl Work {
     /// These policies of a config.
     pub(super) fn new(config: &Config, plugins: BTreeMap<String, plugin::Config>) -> Self {
-        Self { config: Config { plugins, ..config.clone() } }
+        Self { server_name: server_name(config), runtime: config.runtime.clone(), plugins }
     }
 
     /// Has it done by another process. Blocks until that has ended, at most for `limit`.
@@ -92,10 +95,15 @@ impl Work {
 
     /// Does it: the other process's side.
     async fn done_here(&self) -> Result<(), Fault> {
-        let runtime = Runtime { instances: INSTANCES, warm_instances: 0, ..self.config.runtime.clone() };
-        let services = services_of(&self.config, Arc::new(kv::Memory::default()))?;
+        let runtime = Runtime { instances: INSTANCES, warm_instances: 0, ..self.runtime.clone() };
+        // What they remember is gone with this process; none of them is asked about anything here.
+        let services = Services {
+            server_name: self.server_name.clone(),
+            kv: Some(Arc::new(kv::Memory::default())),
+            resolver: Resolver::new(&net::Config::default()).ok(),
+        };
         let sandbox = sandbox(&runtime, services)?;
-        for (name, config) in &self.config.plugins {
+        for (name, config) in &self.plugins {
             sandbox.load(name, config).await.map_err(|err| Fault::new(name, &err))?;
         }
         Ok(())
@@ -142,4 +150,23 @@ pub async fn prepare() -> io::Result<()> {
     let mut out = io::stdout().lock();
     serde_json::to_writer(&mut out, &answer)?;
     out.flush()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::Source;
+
+    #[test]
+    fn work_arrives_as_it_was_sent() {
+        let text = "[server]\nhostname = \"mx.example.test\"\n[plugin.x]\nsource = \"x.wasm\"\ngrants = [\"kv\", \"net\"]\ntimeout = \"3s\"\n\
+            settings = { a = [1, 2.5, \"x\", { b = true }], big = 9223372036854775807 }\n\
+            endpoints = { one = \"tcp://127.0.0.1:1\", two = { address = \"unix:///run/x\", timeout = \"1s\" } }\n";
+        let config: Config = Source::new("test.toml", text).parse().unwrap();
+        let sent = Work::new(&config, config.plugins.clone());
+        let arrived: Work = serde_json::from_slice(&serde_json::to_vec(&sent).unwrap()).unwrap();
+        assert_eq!((&arrived.plugins, &arrived.runtime), (&config.plugins, &config.runtime));
+        assert_eq!(arrived.server_name, "mx.example.test");
+    }
 }

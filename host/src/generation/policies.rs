@@ -72,7 +72,9 @@ impl Fault {
 
 /// What the imports of policies stand on, as the config wants it.
 pub fn services(loaded: &Loaded, kv: Arc<dyn kv::Store>) -> Result<Services, ConfigError> {
-    services_of(&loaded.config, kv).map_err(|fault| fault.place(loaded))
+    let resolver = Resolver::new(&loaded.config.resolver);
+    let resolver = resolver.map_err(|why| loaded.source.error_at(&["resolver"], why))?;
+    Ok(Services { server_name: server_name(&loaded.config), kv: Some(kv), resolver: Some(resolver) })
 }
 
 /// The same where nothing on the disk may change: what policies keep is gone with this process.
@@ -80,11 +82,8 @@ pub fn trial_services(loaded: &Loaded) -> Result<Services, ConfigError> {
     services(loaded, Arc::new(kv::Memory::default()))
 }
 
-pub(super) fn services_of(config: &Config, kv: Arc<dyn kv::Store>) -> Result<Services, Fault> {
-    let server_name = config.server.hostname().map(|name| name.to_string()).unwrap_or_default();
-    let resolver = Resolver::new(&config.resolver);
-    let resolver = resolver.map_err(|why| Fault { path: vec!["resolver".into()], message: why.to_string() })?;
-    Ok(Services { server_name, kv: Some(kv), resolver: Some(resolver) })
+pub(super) fn server_name(config: &Config) -> String {
+    config.server.hostname().map(|name| name.to_string()).unwrap_or_default()
 }
 
 pub(super) fn sandbox(runtime: &Runtime, services: Services) -> Result<Sandbox, Fault> {
