@@ -21,7 +21,7 @@ const PORT: u16 = 53;
 pub struct Config {
     /// The servers to ask, `ADDRESS` or `ADDRESS:PORT`; they must do recursion. Default: those of `/etc/resolv.conf`, read at start; an
     /// empty list switches DNS off.
-    #[serde(deserialize_with = "servers")]
+    #[serde(deserialize_with = "servers", skip_serializing_if = "Option::is_none")]
     pub servers: Option<Vec<SocketAddr>>,
     /// How long one server may take to answer. Default 2s.
     pub timeout: Duration,
