@@ -22,5 +22,6 @@ mod plugins;
 mod refusals;
 mod relay;
 mod reload;
+mod score;
 mod smuggling;
 mod support;

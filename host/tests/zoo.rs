@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use wasmta::mail::{BodyType, Envelope, HeaderBlock, Origin, QueueId, Recipient, ReversePath};
 use wasmta::plugin::{Chain, Config, LoadError, Plugin, Runtime, Sandbox, Services, Subject, Transaction};
-use wasmta::policy::{Mail, Notes, Session, Verdict};
+use wasmta::policy::{Mail, Notes, Session, Tally, Verdict};
 
 fn guest(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/plugins").join(format!("{name}.wasm"));
@@ -109,12 +109,12 @@ async fn rcpt(plugin: &Arc<Plugin>) -> Verdict {
     let mail = mail("");
     let transaction = Transaction { id: mail.id, envelope: mail.envelope, announced_size: None, notes: mail.notes };
     let chain = Chain::new(vec![Arc::clone(plugin)]);
-    chain.judge(&session(), Subject::Rcpt(transaction, recipient())).await.verdict
+    chain.judge(&session(), Subject::Rcpt(transaction, recipient()), &Tally::default()).await.verdict
 }
 
 async fn message(plugin: &Arc<Plugin>, content: &str) -> (Verdict, Mail) {
     let mut mail = mail(content);
-    let judged = Chain::new(vec![Arc::clone(plugin)]).judge_message(&session(), &mut mail).await;
+    let judged = Chain::new(vec![Arc::clone(plugin)]).judge_message(&session(), &mut mail, &Tally::default()).await;
     (judged.verdict, mail)
 }
 
@@ -259,8 +259,11 @@ async fn notes_last_from_rcpt_to_message() {
         announced_size: None,
         notes: mail.notes.clone(),
     };
-    assert_eq!(chain.judge(&session, Subject::Rcpt(transaction, recipient())).await.verdict, Verdict::Pass);
-    assert_eq!(chain.judge_message(&session, &mut mail).await.verdict, Verdict::Pass);
+    assert_eq!(
+        chain.judge(&session, Subject::Rcpt(transaction, recipient()), &Tally::default()).await.verdict,
+        Verdict::Pass
+    );
+    assert_eq!(chain.judge_message(&session, &mut mail, &Tally::default()).await.verdict, Verdict::Pass);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -270,7 +273,7 @@ async fn what_a_call_was_like_is_known_even_if_it_failed() {
         let mail = mail("");
         let transaction = Transaction { id: mail.id, envelope: mail.envelope, announced_size: None, notes: mail.notes };
         let chain = Chain::new(vec![bed.zoo(how).await]);
-        let calls = chain.judge(&session(), Subject::Rcpt(transaction, recipient())).await.calls;
+        let calls = chain.judge(&session(), Subject::Rcpt(transaction, recipient()), &Tally::default()).await.calls;
         let [call] = calls.as_slice() else { panic!("{how}: {calls:?}") };
         assert!(call.plugin == "zoo" && call.counts && call.memory > 0 && call.micros > 0, "{how}: {call:?}");
         match &call.verdict {
@@ -286,7 +289,7 @@ async fn what_a_call_was_like_is_known_even_if_it_failed() {
         }
     }
     let calls = Chain::new(vec![bed.zoo("message-all-edits").await])
-        .judge_message(&session(), &mut mail("Subject: x\n\nbody\n"))
+        .judge_message(&session(), &mut mail("Subject: x\n\nbody\n"), &Tally::default())
         .await
         .calls;
     let edits = calls.first().map(|call| call.edits.as_slice()).expect("a call");

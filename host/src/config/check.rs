@@ -16,6 +16,7 @@ pub(super) fn check(config: &Config, source: &Source) -> Result<(), ConfigError>
     checker.server()?;
     checker.listeners()?;
     checker.smtp()?;
+    checker.score()?;
     checker.queue_and_delivery()?;
     checker.directory()?;
     if let Err((key, message)) = config.resolver.check() {
@@ -106,6 +107,28 @@ impl Checker<'_> {
             }
             if chain.iter().filter(|other| *other == name).count() > 1 {
                 return self.fault(&at, format_args!("`{name}` is in this chain twice; remove one"));
+            }
+        }
+        Ok(())
+    }
+
+    fn score(&self) -> Result<(), ConfigError> {
+        let score = &self.config.score;
+        if let Err((key, message)) = score.check() {
+            return self.fault(&["score", key], message);
+        }
+        for (key, weight) in &score.weights {
+            let at = ["score", "weights", key.as_str()];
+            if !weight.is_finite() {
+                return self.fault(&at, "no sum could be made with that; write a number");
+            }
+            let Some((plugin, _)) = key.split_once('.') else {
+                return self.fault(&at, "write \"PLUGIN.SYMBOL\", the plugin by its name here");
+            };
+            if !self.config.plugins.contains_key(plugin) {
+                let known = self.config.plugins.keys().map(String::as_str);
+                let hint = nearest(plugin, known).map(|best| format!("; did you mean `{best}`?")).unwrap_or_default();
+                return self.fault(&at, format_args!("there is no plugin `{plugin}`{hint}"));
             }
         }
         Ok(())

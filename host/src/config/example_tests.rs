@@ -5,7 +5,7 @@ use super::*;
 
 const EXAMPLE: &str = include_str!("../../../docs/wasmta.example.toml");
 /// Every table of a config.
-const TABLES: [&str; 12] = [
+const TABLES: [&str; 13] = [
     "[server]",
     "[[listener]]",
     "[smtp]",
@@ -16,6 +16,7 @@ const TABLES: [&str; 12] = [
     "[resolver]",
     "[runtime]",
     "[kv]",
+    "[score]",
     "[plugin.example]",
     "[plugin.example.endpoints.scanner]",
 ];

@@ -48,6 +48,7 @@ pub(super) fn resolve(config: &mut Config, source: &Source, data_dir: PathBuf) -
             endpoint.paths_mut().for_each(from_folder);
         }
         let mut path = vec!["plugin".to_owned(), name.clone(), "settings".to_owned()];
+        plugin.weights = config.score.weights_of(name);
         let mut reader = Reader { folder, source, left: MAX_FILES };
         reader.read_into(&mut plugin.settings, &mut path)?;
     }

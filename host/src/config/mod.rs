@@ -14,7 +14,7 @@ pub use server::{LogFormat, Server};
 pub use source::{ConfigError, Place, Source};
 
 use crate::install::Lock;
-use crate::{delivery, directory, kv, listener, net, plugin, queue, smtp};
+use crate::{delivery, directory, kv, listener, net, plugin, policy, queue, smtp};
 
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,6 +50,9 @@ pub struct Config {
     /// Where their keys and values are kept.
     #[serde(default)]
     pub kv: kv::Config,
+    /// What their points lead to.
+    #[serde(default)]
+    pub score: policy::Scoring,
 }
 
 /// A config that is sound in itself, with its text for what is found wrong later.

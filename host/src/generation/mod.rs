@@ -150,6 +150,7 @@ impl Generation {
         let smtp = Settings::new(config.smtp.clone(), hostname);
         let no_relay = config.delivery.relay_host.is_none().then(no_route);
         let life = Arc::new(Life(number));
+        let scoring = Arc::new(config.score.clone());
         let terms = |own: &listener::Config| {
             // The config has been checked: each name is that of a policy.
             let chain = own.chain.iter().filter_map(|name| policies.get(name)).map(|policy| Arc::clone(&policy.plugin));
@@ -157,7 +158,7 @@ impl Generation {
                 config: own.clone(),
                 smtp: Arc::clone(&smtp),
                 directory: Arc::clone(&directory),
-                chain: Chain::new(chain.collect()),
+                chain: Chain::new(chain.collect()).with_scoring(Arc::clone(&scoring)),
                 no_relay: no_relay.clone(),
                 alive: Arc::clone(&life) as Arc<dyn Send + Sync>,
             })

@@ -40,6 +40,10 @@ impl Fault {
                 path = vec!["kv".into(), "path".into()];
                 err.to_string()
             }
+            LoadError::Symbol { symbol, .. } => {
+                path = vec!["score".into(), "weights".into(), format!("{name}.{symbol}")];
+                err.to_string()
+            }
             LoadError::Import { .. } => {
                 path.push("grants".into());
                 err.to_string()

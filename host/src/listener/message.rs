@@ -7,7 +7,7 @@ use jiff::Zoned;
 use super::body::{Whole, whole};
 use super::session::Session;
 use crate::mail::{Envelope, HeaderBlock, QueueId, Reply};
-use crate::policy::{Mail, Stage, Verdict, apply};
+use crate::policy::{Mail, Stage, Verdict, apply, shown};
 use crate::queue::CommitError;
 use crate::smtp::{Fate, trace};
 
@@ -37,8 +37,9 @@ impl Session {
             }
         };
         let session = Arc::clone(self.server.session());
-        let judged = self.terms.chain.judge_message(&session, &mut mail).await;
+        let judged = self.terms.chain.judge_message(&session, &mut mail, &self.tally).await;
         self.note(Stage::Message, &judged);
+        self.tally.note(Stage::Message, &judged.symbols);
         if !judged.delay.is_zero() {
             tokio::time::sleep(judged.delay).await;
         }
@@ -59,7 +60,8 @@ impl Session {
             Ok(()) => {
                 std::mem::take(&mut self.staged).keep(&id.to_string()).await;
                 let (session, client, helo) = (self.id(), self.server.session().client.ip(), self.helo());
-                tracing::info!(queue_id = %id, session, %client, helo, from, size, recipients, hold, "queued");
+                let (score, symbols) = (shown(self.tally.sum()), self.tally.names());
+                tracing::info!(queue_id = %id, session, %client, helo, from, size, recipients, hold, score, symbols, "queued");
                 stay(accepted())
             }
             Err(err) => {

@@ -14,7 +14,7 @@ use super::{Shared, Terms};
 use crate::directory::Destination;
 use crate::mail::{QueueId, Reply};
 use crate::plugin::{Judged, Staged, Subject, Transaction};
-use crate::policy::{self, Edit, Stage, Verdict};
+use crate::policy::{self, Edit, Stage, Tally, Verdict, shown};
 use crate::queue::{CommitError, Guest};
 use crate::smtp::{Action, Input, Refusal, Server, Stages};
 
@@ -47,6 +47,8 @@ pub(super) struct Session {
     pub(super) edits: Vec<Edit>,
     /// What they want kept if the message gets into the queue.
     pub(super) staged: Staged,
+    /// The points that they gave so far.
+    pub(super) tally: Tally,
     /// Counts it.
     _guest: Guest,
 }
@@ -70,6 +72,7 @@ impl Session {
             spill_error: None,
             edits: Vec::new(),
             staged: Staged::default(),
+            tally: Tally::default(),
             _guest: guest,
         }
     }
@@ -187,11 +190,12 @@ impl Session {
             (_, None, _) => Subject::Helo,
         };
         let session = Arc::clone(self.server.session());
-        let judged = self.terms.chain.judge(&session, subject).await;
+        let judged = self.terms.chain.judge(&session, subject, &self.tally).await;
         self.note(stage, &judged);
         if !judged.verdict.refuses() {
             self.edits.extend(judged.edits);
             self.staged.extend(judged.staged);
+            self.tally.note(stage, &judged.symbols);
         }
         if !judged.delay.is_zero() {
             tokio::time::sleep(judged.delay).await;
@@ -219,7 +223,13 @@ impl Session {
             Verdict::Discard(why) => format!("discard: {why}"),
             Verdict::Quarantine(why) => format!("hold: {why}"),
         };
-        self.say(stage, judged.plugin.as_deref().unwrap_or_default(), &decision);
+        let mut tally = self.tally.clone();
+        tally.note(stage, &judged.symbols);
+        let points = match tally.names() {
+            names if names.is_empty() => names,
+            names => format!(" (score {}: {names})", shown(judged.score)),
+        };
+        self.say(stage, judged.plugin.as_deref().unwrap_or_default(), &format!("{decision}{points}"));
     }
 
     /// One line in the log, with who wants to send what to whom.
@@ -325,6 +335,7 @@ impl Session {
         self.spill_error = None;
         self.edits.clear();
         self.staged = Staged::default();
+        self.tally.end_transaction();
         Ok(())
     }
 }

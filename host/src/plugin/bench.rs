@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::context::Trace;
 use super::{Chain, Plugin, Subject, Transaction};
 use crate::mail::{BodyType, Envelope, ForwardPath, HeaderBlock, Origin, QueueId, Recipient, ReversePath};
-use crate::policy::{Mail, Notes, Session, Stage};
+use crate::policy::{Mail, Notes, Session, Stage, Tally};
 
 /// Calls that are made before any is counted.
 const WARM_UP: u32 = 200;
@@ -101,8 +101,8 @@ fn subject(mail: &Mail, stage: Stage) -> Subject {
 
 async fn call(chain: &Chain, session: &Arc<Session>, mail: &Mail, stage: Stage) -> crate::policy::Verdict {
     let judged = match stage {
-        Stage::Message => chain.judge_message(session, &mut mail.clone()).await,
-        _ => chain.judge(session, subject(mail, stage)).await,
+        Stage::Message => chain.judge_message(session, &mut mail.clone(), &Tally::default()).await,
+        _ => chain.judge(session, subject(mail, stage), &Tally::default()).await,
     };
     judged.verdict
 }

@@ -52,6 +52,9 @@ pub struct Config {
     /// Its settings, in its own words. `{ file = "NAME" }` anywhere in them gets the file's text added as `content`.
     #[serde(default = "default_settings", deserialize_with = "table")]
     pub settings: serde_json::Value,
+    /// The operator's weights for its symbols, from `[score]`.
+    #[serde(skip)]
+    pub weights: BTreeMap<String, f64>,
     /// Which component the file must hold, if the lock file says so.
     #[serde(skip)]
     pub pin: Option<Pin>,
@@ -88,6 +91,7 @@ impl Config {
             kv_keys: default_kv_keys(),
             endpoints: BTreeMap::new(),
             settings: default_settings(),
+            weights: BTreeMap::new(),
             pin: None,
         }
     }

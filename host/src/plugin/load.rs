@@ -93,6 +93,14 @@ pub enum LoadError {
         /// What is wrong with it.
         why: String,
     },
+    /// The operator weighs a symbol that it does not have.
+    #[error("it has no symbol {symbol}{}", nearest.as_ref().map(|best| format!("; did you mean `{best}`?")).unwrap_or_default())]
+    Symbol {
+        /// Which.
+        symbol: String,
+        /// One that it has.
+        nearest: Option<String>,
+    },
     /// It refused its settings.
     #[error("{}{message}", settings_place(.key, .file, .line))]
     Settings {
@@ -105,6 +113,17 @@ pub enum LoadError {
         /// Line in that file.
         line: Option<u32>,
     },
+}
+
+/// Whether it has all symbols that the operator weighs.
+pub(super) fn check_symbols(config: &Config, manifest: &Manifest) -> Result<(), LoadError> {
+    let known = || manifest.symbols.iter().map(|(name, _, _)| name.as_str());
+    let Some(symbol) = config.weights.keys().find(|symbol| known().all(|name| name != symbol.as_str())) else {
+        return Ok(());
+    };
+    let scored = known().map(|name| (strsim::jaro_winkler(name, symbol), name));
+    let nearest = scored.filter(|(score, _)| *score > 0.75).max_by(|a, b| a.0.total_cmp(&b.0));
+    Err(LoadError::Symbol { symbol: symbol.clone(), nearest: nearest.map(|(_, name)| name.to_owned()) })
 }
 
 fn settings_place(key: &str, file: &Option<String>, line: &Option<u32>) -> String {

@@ -42,7 +42,7 @@ use engine::Engines;
 use stats::Stats;
 
 use crate::net::{self, Endpoint, EndpointError};
-use crate::policy::{Call, Decision, Mail, Opinion, Session, Stage, Verdict, apply};
+use crate::policy::{Call, Decision, Mail, Opinion, Scoring, Session, Stage, Symbol, Tally, Verdict, apply};
 
 /// Engines and cache, from which generations of policies are made.
 pub struct Sandbox {
@@ -88,6 +88,7 @@ impl Sandbox {
         }
         let identity = self.identity(name, config)?;
         let loaded = load::load(&self.engines, &self.cache, &identity, config).await?;
+        load::check_symbols(config, &loaded.manifest)?;
         Ok(Arc::new(Plugin::new(identity, config.clone(), loaded, Arc::clone(&self.engines))))
     }
 
@@ -95,6 +96,7 @@ impl Sandbox {
     pub fn ready(&self, name: &str, config: &Config) -> Result<Option<Arc<Plugin>>, LoadError> {
         let loaded = load::ready(&self.engines, &self.cache, config)?;
         let Some(loaded) = loaded else { return Ok(None) };
+        load::check_symbols(config, &loaded.manifest)?;
         if let Some(kv) = self.kv_of(config) {
             kv.open().map_err(|err| LoadError::Store(err.to_string()))?;
         }
@@ -181,9 +183,12 @@ impl Plugin {
     }
 }
 
-/// The policies of one listener, in order.
+/// The policies of one listener, in order, and what the operator makes of their points.
 #[derive(Clone, Default)]
-pub struct Chain(Arc<[Arc<Plugin>]>);
+pub struct Chain {
+    plugins: Arc<[Arc<Plugin>]>,
+    scoring: Arc<Scoring>,
+}
 
 /// What the chain says at one stage.
 #[derive(Debug)]
@@ -196,8 +201,10 @@ pub struct Judged {
     pub delay: std::time::Duration,
     /// Changes of the envelope that a stage before the message asked for.
     pub edits: Vec<crate::policy::Edit>,
-    /// Points of this stage.
+    /// Points of the transaction so far, this stage included.
     pub score: f64,
+    /// What was noticed at this stage, and by whom.
+    pub symbols: Vec<(String, Symbol)>,
     /// What each call was like.
     pub calls: Vec<Call>,
     /// What the policies want kept if the message gets into the queue.
@@ -207,33 +214,44 @@ pub struct Judged {
 impl Chain {
     /// In the order in which they are asked.
     pub fn new(plugins: Vec<Arc<Plugin>>) -> Self {
-        Self(plugins.into())
+        Self { plugins: plugins.into(), scoring: Arc::default() }
+    }
+
+    /// With what the operator makes of points.
+    #[must_use]
+    pub fn with_scoring(self, scoring: Arc<Scoring>) -> Self {
+        Self { scoring, ..self }
     }
 
     /// The stages at which anybody is asked.
     pub fn stages(&self) -> impl Iterator<Item = Stage> {
-        Stage::ALL.into_iter().filter(|stage| self.0.iter().any(|plugin| plugin.loaded.hooks.has(*stage)))
+        Stage::ALL.into_iter().filter(|stage| self.plugins.iter().any(|plugin| plugin.loaded.hooks.has(*stage)))
     }
 
     /// Its plugins.
     pub fn plugins(&self) -> &[Arc<Plugin>] {
-        &self.0
+        &self.plugins
     }
 
-    /// Asks the policies of a stage before the message.
-    pub async fn judge(&self, session: &Arc<Session>, subject: Subject) -> Judged {
-        let mut edits = Vec::new();
-        let decision = self.ask(session, subject, |_, own| {
+    /// Asks the policies of a stage before the message. `tally` has the points of those before it.
+    pub async fn judge(&self, session: &Arc<Session>, subject: Subject, tally: &Tally) -> Judged {
+        let (stage, mut edits) = (subject.stage(), Vec::new());
+        let heard = self.ask(session, subject, tally.before(stage), |_, own| {
             edits.extend(own);
             Ok(())
         });
-        judged(decision.await, edits)
+        let mut judged = judged(heard.await, tally.before(stage), edits);
+        if stage == Stage::Rcpt && !judged.verdict.ends() {
+            judged.scored(self.scoring.judge_recipient(judged.score));
+        }
+        judged
     }
 
-    /// Asks the policies about a message; each sees the edits of those before it.
-    pub async fn judge_message(&self, session: &Arc<Session>, mail: &mut Mail) -> Judged {
+    /// Asks the policies about a message; each sees the edits of those before it. `tally` has the points of the stages before.
+    pub async fn judge_message(&self, session: &Arc<Session>, mail: &mut Mail, tally: &Tally) -> Judged {
         let subject = Subject::Message(mail.clone());
-        let decision = self.ask(session, subject, |subject, own| {
+        let before = tally.before(Stage::Message);
+        let heard = self.ask(session, subject, before, |subject, own| {
             if own.is_empty() {
                 return Ok(());
             }
@@ -243,19 +261,29 @@ impl Chain {
             *subject = Subject::Message(mail.clone());
             Ok(())
         });
-        judged(decision.await, Vec::new())
+        let mut judged = judged(heard.await, before, Vec::new());
+        if !judged.verdict.ends() {
+            let mut all = tally.clone();
+            all.note(Stage::Message, &judged.symbols);
+            match self.scoring.judge_message(&all, mail) {
+                Ok(verdict) => judged.scored(verdict),
+                Err(err) => tracing::error!(session = session.id, "not marked: {err}"),
+            }
+        }
+        judged
     }
 
     async fn ask(
         &self,
         session: &Arc<Session>,
         mut subject: Subject,
+        points: f64,
         mut take: impl FnMut(&mut Subject, Vec<crate::policy::Edit>) -> Result<(), run::Failure>,
     ) -> Heard {
         let stage = subject.stage();
         let Heard { mut decision, mut calls, mut staged } = Heard::default();
-        for plugin in self.0.iter().filter(|plugin| plugin.loaded.hooks.has(stage)) {
-            let (mut result, mut call) = plugin.run(session, subject.clone(), decision.score()).await;
+        for plugin in self.plugins.iter().filter(|plugin| plugin.loaded.hooks.has(stage)) {
+            let (mut result, mut call) = plugin.run(session, subject.clone(), points + decision.score()).await;
             if !plugin.enforced() {
                 // Its keys are its own: nobody in force sees them.
                 staged.extend(result.as_mut().map(|product| std::mem::take(&mut product.staged)).unwrap_or_default());
@@ -319,9 +347,21 @@ fn shadow(plugin: &Plugin, session: &Session, stage: Stage, result: &Result<run:
     }
 }
 
-fn judged(heard: Heard, edits: Vec<crate::policy::Edit>) -> Judged {
+fn judged(heard: Heard, before: f64, edits: Vec<crate::policy::Edit>) -> Judged {
     let Heard { decision, calls, staged } = heard;
-    let (delay, score) = (decision.delay(), decision.score());
+    let (delay, score, symbols) = (decision.delay(), before + decision.score(), decision.symbols().to_vec());
     let (plugin, verdict) = decision.outcome();
-    Judged { plugin, verdict, delay, edits, score, calls, staged }
+    Judged { plugin, verdict, delay, edits, score, symbols, calls, staged }
+}
+
+impl Judged {
+    /// What the points say stands in place of a milder verdict.
+    fn scored(&mut self, verdict: Option<Verdict>) {
+        match verdict {
+            // Kept for the operator it is anyway, for a policy's own reason.
+            None | Some(Verdict::Quarantine(_)) if matches!(self.verdict, Verdict::Quarantine(_)) => {}
+            None => {}
+            Some(verdict) => (self.plugin, self.verdict) = (Some("score".into()), verdict),
+        }
+    }
 }

@@ -120,6 +120,14 @@ impl Plugin {
         &self.identity.name
     }
 
+    /// Symbols with the operator's weights.
+    fn weighed(&self, mut symbols: Vec<Symbol>) -> Vec<Symbol> {
+        for symbol in &mut symbols {
+            symbol.weight = self.config.weights.get(&symbol.name).copied().unwrap_or(symbol.weight);
+        }
+        symbols
+    }
+
     /// Whether it has effect, or is only watched.
     pub(super) fn enforced(&self) -> bool {
         self.config.mode == Mode::Enforce
@@ -207,7 +215,7 @@ impl Plugin {
         Ok(Product {
             verdict,
             edits: std::mem::take(&mut context.edits),
-            symbols: std::mem::take(&mut context.symbols),
+            symbols: self.weighed(std::mem::take(&mut context.symbols)),
             staged: Staged::new(&self.identity, std::mem::take(&mut context.staged)),
         })
     }

@@ -5,11 +5,13 @@
 mod call;
 mod chain;
 mod edit;
+mod score;
 mod subject;
 mod verdict;
 
 pub use call::{Call, Event, Events, told};
 pub use chain::{Decision, Opinion};
 pub use edit::{Edit, EditError, apply};
+pub use score::{Scoring, Tally, shown};
 pub use subject::{Content, Mail, Notes, Session, Stage, TlsFacts};
 pub use verdict::{OnError, Symbol, Verdict};

@@ -34,6 +34,11 @@ impl Verdict {
     pub fn refuses(&self) -> bool {
         matches!(self, Self::Reject(_) | Self::Defer(_) | Self::DeferIfPermit(_) | Self::Disconnect(_))
     }
+
+    /// Whether nothing more can become of it: it is refused, or thrown away.
+    pub fn ends(&self) -> bool {
+        self.refuses() || matches!(self, Self::Discard(_))
+    }
 }
 
 /// What counts as the verdict of a policy that trapped, timed out or could not be run.
