@@ -24,3 +24,4 @@ mod relay;
 mod reload;
 mod smuggling;
 mod support;
+mod tables;
