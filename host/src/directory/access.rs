@@ -118,6 +118,8 @@ impl Directory {
             questions
         };
         let shown = format!("{name}[{}]", request.client);
+        // Of all that `listed` may say, this is about the client, and comes before what the operator says of the recipient.
+        let no_relay = matches!(&listed, Err(reply) if reply.code() == 554);
         let mut refused = judge.list(&lists.client, Class::Client, &shown, &|maps| maps.find(client()));
         if let Some(helo) = request.helo {
             refused =
@@ -132,16 +134,17 @@ impl Directory {
         refused = refused || judge.list(&lists.sender, Class::Sender, &sender, &of_sender);
         let recipient = Plain::of(request.recipient, &self.hostname);
         let of_recipient = |maps: &Maps| maps.find(about_address(&recipient, &self.delimiters, form));
-        refused =
-            refused || judge.list(&lists.recipient, Class::Recipient, &request.recipient.to_string(), &of_recipient);
-        if !refused && let Err(reply) = listed {
-            judge.refuse(reply);
+        if !no_relay {
+            let subject = request.recipient.to_string();
+            refused = refused || judge.list(&lists.recipient, Class::Recipient, &subject, &of_recipient);
         }
-        if judge.access.verdict.is_ok()
-            && let Some(reply) = judge.permit.take()
-        {
-            judge.access.verdict = Err(reply);
+        if refused {
+            return judge.access;
         }
+        judge.access.verdict = match judge.permit.take() {
+            Some(reply) if !no_relay => Err(reply),
+            _ => listed,
+        };
         judge.access
     }
 }
@@ -150,7 +153,7 @@ struct Judge {
     access: Access,
     /// A refusal for now that takes the place of a permission.
     permit: Option<Reply>,
-    /// A refusal for now that takes the place of one for good.
+    /// A refusal for now that takes the place of one for good in the same list.
     reject: Option<Reply>,
 }
 

@@ -89,7 +89,7 @@ impl Directory {
             blind.extend(self.copy_of(&maps.recipient_bcc, &canonical));
             let targets = self.expand(&canonical).map_err(|trouble| told(&trouble).reply(&own.quoted()))?;
             for target in targets {
-                if known.insert(target.folded()) {
+                if known.insert(self.place(&target)) {
                     new.recipients.extend(heir(recipient, &own, &target, new.recipients.len()));
                 }
             }
@@ -99,12 +99,20 @@ impl Directory {
             for target in self.expand(&canonical).map_err(|trouble| told(&trouble).reply(&canonical.quoted()))? {
                 // The sender did not name this one and hears nothing of it.
                 let silent = |path| Recipient { notify: Some(Notify::NEVER), ..Recipient::new(path) };
-                if known.insert(target.folded()) {
+                if known.insert(self.place(&target)) {
                     new.recipients.extend(target.path().map(silent));
                 }
             }
         }
         Ok(new)
+    }
+
+    /// What two addresses have in common that lead to the same mailbox.
+    fn place(&self, address: &Plain) -> String {
+        match address.domain.parse().map(|host| self.realm(&host)) {
+            Ok(Realm::Local(_)) => address.local.to_lowercase(),
+            _ => address.folded(),
+        }
     }
 
     /// An address of a table or the config; without a domain it is one of this host.
