@@ -1,6 +1,6 @@
 //! File names in the config start from the folder the config is in; files that plugins' settings name are read here.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -29,6 +29,7 @@ pub(super) fn resolve_dirs(config: &mut Config, data_dir: PathBuf) {
 pub(super) fn resolve(config: &mut Config, source: &Source, data_dir: PathBuf) -> Result<(), ConfigError> {
     let folder = source.folder();
     resolve_dirs(config, data_dir);
+    let from_folder = |path: &mut PathBuf| *path = folder.join(&*path); // an absolute path stays
     config.directory.start_from(folder);
     let data_dir = config.server.data_dir.to_string_lossy().into_owned();
     let filled = |path: &str| folder.join(path.replace("{data-dir}", &data_dir));

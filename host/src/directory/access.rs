@@ -9,7 +9,7 @@ use super::maps::{Above, Form, Maps, Match, about_address, about_client, about_d
 use crate::mail::{Envelope, ForwardPath, Reply, ReversePath, is_field_name};
 
 /// The tables of one stage, each asked by itself.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Lists {
     pub client: Vec<Maps>,
     pub helo: Vec<Maps>,

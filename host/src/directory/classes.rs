@@ -15,7 +15,7 @@ use crate::mail::{ForwardPath, Reply};
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// All tables by what they are for.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct AllMaps {
     pub tables: Tables,
     pub aliases: Maps,

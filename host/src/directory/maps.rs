@@ -8,7 +8,7 @@ use super::address::{Plain, quoted};
 use super::table::{Found, Key, Live};
 
 /// Tables that are asked in order; the first that has a key counts.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Maps(pub Vec<Arc<Live>>);
 
 /// A key that a table had.

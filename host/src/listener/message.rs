@@ -78,10 +78,10 @@ impl Session {
 
     /// Puts those in the envelope whom aliases mean. The answer, if there is nothing left to be queued.
     fn rewrite(&self, mail: &mut Mail) -> Option<Answer> {
-        if !self.shared.directory.rewrites() {
+        if !self.terms.directory.rewrites() {
             return None;
         }
-        match self.shared.directory.rewrite(&mail.envelope) {
+        match self.terms.directory.rewrite(&mail.envelope) {
             Ok(envelope) if envelope.recipients.is_empty() => {
                 self.say(Stage::Message, "", "discard: all recipients are aliases for nobody");
                 Some(stay(Reply::positive(250, (0, 0), format!("Ok: queued as {}", mail.id))))

@@ -10,12 +10,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::body::Spilled;
-<<<<<<< HEAD
 use super::{Shared, Terms};
-use crate::directory::Destination;
-=======
 use crate::directory::{Admission, Effect, Request};
->>>>>>> f5292e1 (Address classes, aliases, canonical addresses, blind copies and access tables, as Postfix has them)
 use crate::mail::{QueueId, Reply};
 use crate::plugin::{Judged, Staged, Subject, Transaction};
 use crate::policy::{self, Edit, Stage, Verdict};
@@ -266,19 +262,7 @@ impl Session {
 
     /// May this client send to this recipient? Asked before the policies: it costs little.
     fn resolve(&mut self) -> Result<(), Gone> {
-<<<<<<< HEAD
-        let trusted = self.server.session().trusted;
-        let answer = match self.server.recipient() {
-            Some(recipient) => self.terms.directory.resolve(&recipient.forward_path, trusted),
-            None => Err(Reply::permanent(503, (5, 1), "no recipient")),
-        };
-        let answer = match (answer, &self.terms.no_relay) {
-            (Ok(Destination::Relay), Some(reply)) => Err(reply.clone()),
-            (answer, _) => answer,
-        };
-=======
         let answer = self.access();
->>>>>>> f5292e1 (Address classes, aliases, canonical addresses, blind copies and access tables, as Postfix has them)
         if let Err(reply) = &answer {
             self.say(Stage::Rcpt, "", &format!("reject: {reply}"));
         }
@@ -293,8 +277,8 @@ impl Session {
             return Err(Reply::permanent(503, (5, 1), "no recipient"));
         };
         let recipient = recipient.forward_path.clone();
-        let directory = Arc::clone(&self.shared.directory);
-        let listed = match (directory.admit(&recipient, facts.trusted), &self.shared.no_relay) {
+        let directory = Arc::clone(&self.terms.directory);
+        let listed = match (directory.admit(&recipient, facts.trusted), &self.terms.no_relay) {
             (Ok(Admission::Elsewhere), Some(reply)) => Err(reply.clone()),
             (Ok(_), _) => Ok(()),
             (Err(reply), _) => Err(reply),
