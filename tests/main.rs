@@ -25,3 +25,4 @@ mod reload;
 mod score;
 mod smuggling;
 mod support;
+mod tables;

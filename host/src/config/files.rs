@@ -28,14 +28,14 @@ pub(super) fn resolve_dirs(config: &mut Config, data_dir: PathBuf) {
 /// Makes file names independent of the folder, finds what is installed, and puts the content of files into plugins' settings.
 pub(super) fn resolve(config: &mut Config, source: &Source, data_dir: PathBuf) -> Result<(), ConfigError> {
     let folder = source.folder();
-    let from_folder = |path: &mut PathBuf| *path = folder.join(&*path); // an absolute path stays
     resolve_dirs(config, data_dir);
-    if let Some(path) = &mut config.directory.users_file {
-        from_folder(path);
-    }
+    let from_folder = |path: &mut PathBuf| *path = folder.join(&*path); // an absolute path stays
+    config.directory.start_from(folder);
     let data_dir = config.server.data_dir.to_string_lossy().into_owned();
     let filled = |path: &str| folder.join(path.replace("{data-dir}", &data_dir));
     config.directory.maildir = filled(&config.directory.maildir).to_string_lossy().into_owned();
+    let base = filled(&config.directory.virtual_mailbox_base);
+    config.directory.virtual_mailbox_base = base.to_string_lossy().into_owned();
     config.queue.path = filled(&config.queue.path.to_string_lossy());
     let lock_file = Lock::path(source.file());
     let lock = Lock::read(&lock_file).map_err(|err| ConfigError::of_file(&lock_file, err.to_string()))?;

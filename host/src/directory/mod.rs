@@ -1,12 +1,23 @@
 //! Who is local, and what is relayed for whom: a forward-path goes in, a destination or a refusal comes out.
 //! RFC 5321 §3.6 (relaying), §4.5.1 (postmaster), §3.3 and appendix C (source routes are gone before they come here).
-//! Lookup tables (aliases, virtual, canonical, transport) will come in between here.
 //!
-//! Architecture invariant: an answer never waits: no disk, no network. What is read is read when the directory is made.
+//! - `table` reads lookup tables in Postfix's formats, `maps` asks them in Postfix's order;
+//! - `classes` says whether a recipient is known: local, virtual alias, virtual mailbox, relay or elsewhere;
+//! - `rewrite` says who gets a message: canonical addresses, virtual aliases, aliases, blind copies;
+//! - `access` says who may send.
+//!
+//! Architecture invariant: an answer never waits for the network, and reads no file but the `:include:` of an alias. What else is read is
+//! read when the directory is made, and by `refresh`.
 
+mod access;
+mod address;
+mod classes;
 mod config;
 mod domain;
+mod include;
+mod maps;
 mod network;
+mod rewrite;
 pub mod table;
 mod users;
 
@@ -14,12 +25,16 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+pub use access::{Access, Effect, Request};
 pub use config::Config;
 pub use domain::DomainPattern;
 pub use network::{Network, NetworkError};
 pub use users::UsersError;
 
 use crate::mail::{Domain, ForwardPath, Host, Mailbox, Reply};
+use address::Plain;
+use classes::AllMaps;
+use table::TableError;
 use users::Users;
 
 /// Where a message to one forward-path goes.
@@ -31,12 +46,23 @@ pub enum Destination {
     Relay,
 }
 
+/// Where mail goes that is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// Some of it stays here, or all of it is thrown away.
+    Here,
+    /// All of it goes to other hosts.
+    Elsewhere,
+}
+
 /// A user's mailbox.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LocalMailbox {
     user: String,
     domain: Domain,
     extension: Option<String>,
+    /// Its Maildir, if a table says so.
+    folder: Option<String>,
 }
 
 impl LocalMailbox {
@@ -55,7 +81,7 @@ impl LocalMailbox {
 }
 
 /// Answers who is local and what may be relayed. Built once for each config.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub struct Directory {
     hostname: Domain,
     own_addresses: HashSet<IpAddr>,
@@ -64,12 +90,40 @@ pub struct Directory {
     trusted_networks: Vec<Network>,
     users: Users,
     maildir: String,
+    virtual_alias_domains: Vec<DomainPattern>,
+    virtual_mailbox_domains: Vec<DomainPattern>,
+    virtual_mailbox_base: String,
+    delimiters: String,
+    maps: AllMaps,
+}
+
+/// Why there is no directory.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Of the users.
+    #[error(transparent)]
+    Users(#[from] UsersError),
+    /// Of a table: the key in `[directory]`, with the number in its list.
+    #[error("{1}")]
+    Table(String, TableError),
+}
+
+impl OpenError {
+    /// The key in `[directory]` that is at fault.
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Users(err) => err.key(),
+            Self::Table(key, _) => key,
+        }
+    }
 }
 
 /// Whose a domain is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Realm {
     Local(Domain),
+    VirtualAlias,
+    VirtualMailbox(Domain),
     Relay,
     Foreign,
 }
@@ -81,7 +135,7 @@ impl Directory {
         config: &Config,
         hostname: Domain,
         own_addresses: impl IntoIterator<Item = IpAddr>,
-    ) -> Result<Self, UsersError> {
+    ) -> Result<Self, OpenError> {
         Ok(Self {
             local_domains: config.local_domains.iter().cloned().chain([hostname.clone()]).collect(),
             hostname,
@@ -90,12 +144,18 @@ impl Directory {
             trusted_networks: config.trusted_networks.clone(),
             users: Users::read(config)?,
             maildir: config.maildir.clone(),
+            virtual_alias_domains: config.virtual_alias_domains.clone(),
+            virtual_mailbox_domains: config.virtual_mailbox_domains.clone(),
+            virtual_mailbox_base: config.virtual_mailbox_base.clone(),
+            delimiters: config.recipient_delimiter.clone(),
+            maps: AllMaps::open(config).map_err(|(key, err)| OpenError::Table(key, err))?,
         })
     }
 
-    /// Whether `open` would find the users.
-    pub fn check(config: &Config) -> Result<(), UsersError> {
-        Users::read(config).map(drop)
+    /// Whether `open` would find the users and read the tables.
+    pub fn check(config: &Config) -> Result<(), OpenError> {
+        Users::read(config)?;
+        AllMaps::open(config).map(drop).map_err(|(key, err)| OpenError::Table(key, err))
     }
 
     /// Whether clients at this address may send to everywhere.
@@ -103,8 +163,8 @@ impl Directory {
         self.trusted_networks.iter().any(|network| network.contains(client))
     }
 
-    /// Where mail to `path` goes, or why it is refused at RCPT. `trusted`: the client is in a trusted network or authenticated; for
-    /// mail that is in the queue already it is true.
+    /// Where mail to `path` goes, or why it is refused. No alias is looked up: that happened on the way into the queue. `trusted`: the
+    /// client is in a trusted network or authenticated; for mail that is in the queue already it is true.
     pub fn resolve(&self, path: &ForwardPath, trusted: bool) -> Result<Destination, Reply> {
         let mailbox = match path {
             // RFC 5321 §4.5.1: "RCPT TO:<Postmaster>" without a domain is for this host.
@@ -114,12 +174,15 @@ impl Directory {
         let local_part = mailbox.local_part().unquoted();
         match self.realm(mailbox.host()) {
             // Postfix's allow_untrusted_routing = no. Here routes are never followed, so a trusted client names a user that cannot be.
-            Realm::Local(_) if is_routed(&local_part) && trusted => Err(unknown_user(mailbox)),
+            Realm::Local(_) if is_routed(&local_part) && trusted => Err(unknown_user(path)),
             Realm::Local(_) if is_routed(&local_part) => Err(relay_denied(mailbox)),
             Realm::Local(domain) => match self.users.find(&local_part) {
                 Some((user, extension)) => Ok(local(user, domain, extension)),
-                None => Err(unknown_user(mailbox)),
+                None => Err(unknown_user(path)),
             },
+            Realm::VirtualAlias | Realm::VirtualMailbox(_) if is_routed(&local_part) => Err(relay_denied(mailbox)),
+            Realm::VirtualAlias => Err(unknown_user(path)),
+            Realm::VirtualMailbox(domain) => self.virtual_mailbox(mailbox, domain).ok_or_else(|| unknown_user(path)),
             // A host behind us might undo the trick and send the mail on for a stranger, because it came from us.
             Realm::Relay if is_routed(&local_part) && !trusted => Err(relay_denied(mailbox)),
             Realm::Relay => Ok(Destination::Relay),
@@ -130,13 +193,30 @@ impl Directory {
 
     /// Where the Maildir of a mailbox lies.
     pub fn maildir(&self, mailbox: &LocalMailbox) -> PathBuf {
+        if let Some(folder) = &mailbox.folder {
+            return format!("{}/{folder}", self.virtual_mailbox_base).into();
+        }
         let domain = mailbox.domain.to_lowercase(); // a domain has neither `/` nor an empty label
         self.maildir.replace("{domain}", &domain).replace("{user}", &mailbox.user).into()
+    }
+
+    fn virtual_mailbox(&self, mailbox: &Mailbox, domain: Domain) -> Option<Destination> {
+        let address = Plain::from(mailbox);
+        let found = self.match_of(&self.maps.virtual_mailboxes, &address)?;
+        let extension = found.extension.as_deref().and_then(|text| text.get(1..)).map(str::to_owned); // delimiters are ASCII
+        let folder = Some(found.found.value);
+        Some(Destination::Local(LocalMailbox { user: address.local, domain, extension, folder }))
     }
 
     fn realm(&self, host: &Host) -> Realm {
         match host {
             Host::Domain(domain) if self.local_domains.contains(domain) => Realm::Local(domain.clone()),
+            Host::Domain(domain) if self.virtual_alias_domains.iter().any(|pattern| pattern.matches(domain)) => {
+                Realm::VirtualAlias
+            }
+            Host::Domain(domain) if self.virtual_mailbox_domains.iter().any(|pattern| pattern.matches(domain)) => {
+                Realm::VirtualMailbox(domain.clone())
+            }
             Host::Domain(domain) if self.relay_domains.iter().any(|pattern| pattern.matches(domain)) => Realm::Relay,
             Host::Domain(_) => Realm::Foreign,
             Host::Literal(address) => {
@@ -149,7 +229,7 @@ impl Directory {
 }
 
 fn local(user: String, domain: Domain, extension: Option<&str>) -> Destination {
-    Destination::Local(LocalMailbox { user, domain, extension: extension.map(Into::into) })
+    Destination::Local(LocalMailbox { user, domain, extension: extension.map(Into::into), folder: None })
 }
 
 /// Whether a local part asks for another route: the percent hack, a UUCP path, an address within the address.
@@ -157,8 +237,8 @@ fn is_routed(local_part: &str) -> bool {
     local_part.contains(['@', '%', '!'])
 }
 
-fn unknown_user(mailbox: &Mailbox) -> Reply {
-    let text = format!("<{mailbox}>: Recipient address rejected: User unknown in local recipient table");
+fn unknown_user(path: &ForwardPath) -> Reply {
+    let text = format!("<{path}>: Recipient address rejected: User unknown in local recipient table");
     Reply::permanent(550, (1, 1), text)
 }
 

@@ -147,6 +147,7 @@ impl Generation {
             loaded.source.error_at(&["server", "hostname"], "the machine's own name is no domain; write one")
         })?;
         let directory = Arc::new(directory(loaded, hostname.clone())?);
+        directory.follow();
         let smtp = Settings::new(config.smtp.clone(), hostname);
         let no_relay = config.delivery.relay_host.is_none().then(no_route);
         let life = Arc::new(Life(number));

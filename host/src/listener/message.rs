@@ -25,6 +25,10 @@ impl Session {
             return stay(Reply::transient(451, (3, 0), "local error in processing"));
         };
         let accepted = || Reply::positive(250, (0, 0), format!("Ok: queued as {id}"));
+        if let Some(why) = self.discard.take() {
+            self.say(Stage::Message, "", &format!("discard: {why}"));
+            return stay(accepted());
+        }
         if let Fate::Discard(why) = self.server.fate() {
             self.say(Stage::Message, "", &format!("discard: {why}"));
             return stay(accepted());
@@ -55,6 +59,9 @@ impl Session {
             self.say(Stage::Message, "", "discard: policies left no recipient");
             return stay(accepted());
         }
+        if let Some(answer) = self.rewrite(&mut mail) {
+            return answer;
+        }
         let (from, size, recipients, hold) = facts(&mail);
         match self.shared.queue.commit(mail).await {
             Ok(()) => {
@@ -67,6 +74,27 @@ impl Session {
             Err(err) => {
                 tracing::error!(queue_id = %id, session = self.id(), from, size, "not queued: {err}");
                 stay(Reply::from(&err))
+            }
+        }
+    }
+
+    /// Puts those in the envelope whom aliases mean. The answer, if there is nothing left to be queued.
+    fn rewrite(&self, mail: &mut Mail) -> Option<Answer> {
+        if !self.terms.directory.rewrites() {
+            return None;
+        }
+        match self.terms.directory.rewrite(&mail.envelope) {
+            Ok(envelope) if envelope.recipients.is_empty() => {
+                self.say(Stage::Message, "", "discard: all recipients are aliases for nobody");
+                Some(stay(Reply::positive(250, (0, 0), format!("Ok: queued as {}", mail.id))))
+            }
+            Ok(envelope) => {
+                mail.envelope = Arc::new(envelope);
+                None
+            }
+            Err(reply) => {
+                self.say(Stage::Message, "", &format!("reject: {reply}"));
+                Some(stay(reply))
             }
         }
     }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::body::Spilled;
 use super::{Shared, Terms};
-use crate::directory::Destination;
+use crate::directory::{Admission, Effect, Request};
 use crate::mail::{QueueId, Reply};
 use crate::plugin::{Judged, Staged, Subject, Transaction};
 use crate::policy::{self, Edit, Stage, Tally, Verdict, shown};
@@ -45,6 +45,8 @@ pub(super) struct Session {
     pub(super) spill_error: Option<CommitError>,
     /// What policies changed of the envelope before there was a message.
     pub(super) edits: Vec<Edit>,
+    /// Why an access table throws the message away.
+    pub(super) discard: Option<String>,
     /// What they want kept if the message gets into the queue.
     pub(super) staged: Staged,
     /// The points that they gave so far.
@@ -71,6 +73,7 @@ impl Session {
             spilled: None,
             spill_error: None,
             edits: Vec::new(),
+            discard: None,
             staged: Staged::default(),
             tally: Tally::default(),
             _guest: guest,
@@ -267,21 +270,56 @@ impl Session {
         }
     }
 
-    /// May this client send to this recipient? Asked before the policies: it costs nothing.
+    /// May this client send to this recipient? Asked before the policies: it costs little.
     fn resolve(&mut self) -> Result<(), Gone> {
-        let trusted = self.server.session().trusted;
-        let answer = match self.server.recipient() {
-            Some(recipient) => self.terms.directory.resolve(&recipient.forward_path, trusted),
-            None => Err(Reply::permanent(503, (5, 1), "no recipient")),
-        };
-        let answer = match (answer, &self.terms.no_relay) {
-            (Ok(Destination::Relay), Some(reply)) => Err(reply.clone()),
-            (answer, _) => answer,
-        };
+        let answer = self.access();
         if let Err(reply) = &answer {
             self.say(Stage::Rcpt, "", &format!("reject: {reply}"));
         }
-        self.server.resolved(answer.map(|_: Destination| ()));
+        self.server.resolved(answer);
+        Ok(())
+    }
+
+    /// What the directory says: is the recipient known, and do access tables object?
+    fn access(&mut self) -> Result<(), Reply> {
+        let facts = Arc::clone(self.server.session());
+        let (Some(envelope), Some(recipient)) = (self.server.envelope().cloned(), self.server.recipient()) else {
+            return Err(Reply::permanent(503, (5, 1), "no recipient"));
+        };
+        let recipient = recipient.forward_path.clone();
+        let directory = Arc::clone(&self.terms.directory);
+        let listed = match (directory.admit(&recipient, facts.trusted), &self.terms.no_relay) {
+            (Ok(Admission::Elsewhere), Some(reply)) => Err(reply.clone()),
+            (Ok(_), _) => Ok(()),
+            (Err(reply), _) => Err(reply),
+        };
+        let request = Request {
+            client: facts.client.ip(),
+            client_name: facts.client_name.as_deref(),
+            helo: facts.helo.as_deref(),
+            envelope: &envelope,
+            recipient: &recipient,
+        };
+        let access = directory.access(&request, listed);
+        access.notes.iter().for_each(|note| self.say(Stage::Rcpt, "", &format!("warn: {note}")));
+        access.verdict?;
+        for effect in access.effects {
+            let edit = match effect {
+                Effect::Discard(why) => {
+                    self.discard.get_or_insert(why);
+                    continue;
+                }
+                Effect::Hold(why) => Edit::Hold(why),
+                Effect::Redirect(path) => Edit::Redirect(path),
+                Effect::Bcc(path) => Edit::AddRecipient(path),
+                Effect::Filter(destination) => Edit::Filter(destination),
+                Effect::Prepend(field) => Edit::InsertHeader { index: 0, field: field.into_bytes() },
+            };
+            // A client's entry is found again at each of its recipients.
+            if !self.edits.contains(&edit) {
+                self.edits.push(edit);
+            }
+        }
         Ok(())
     }
 
@@ -334,6 +372,7 @@ impl Session {
         self.spilled = None;
         self.spill_error = None;
         self.edits.clear();
+        self.discard = None;
         self.staged = Staged::default();
         self.tally.end_transaction();
         Ok(())

@@ -61,8 +61,16 @@ impl Live {
     }
 }
 
+/// The same table of the same file in the same state.
+impl PartialEq for Live {
+    fn eq(&self, other: &Self) -> bool {
+        let read = |live: &Self| live.watched.lock().unwrap_or_else(PoisonError::into_inner).read;
+        self.name == other.name && self.purpose == other.purpose && read(self) == read(other)
+    }
+}
+
 /// All tables of a config; one that is named twice for the same purpose is there once.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Tables(Vec<Arc<Live>>);
 
 impl Tables {

@@ -53,7 +53,7 @@ fn types() -> String {
 pub struct TableName {
     kind: Kind,
     /// As it is written before the colon.
-    label: &'static str,
+    label: String,
     name: String,
 }
 
@@ -88,7 +88,7 @@ impl FromStr for TableName {
         let wrong = || NoTable(text.to_owned());
         let (label, name) = text.split_once(':').ok_or_else(wrong)?;
         let (label, kind) = KINDS.into_iter().find(|(own, _)| *own == label).ok_or_else(wrong)?;
-        if name.is_empty() { Err(wrong()) } else { Ok(Self { kind, label, name: name.to_owned() }) }
+        if name.is_empty() { Err(wrong()) } else { Ok(Self { kind, label: label.to_owned(), name: name.to_owned() }) }
     }
 }
 impl TryFrom<String> for TableName {
