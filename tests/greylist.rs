@@ -106,7 +106,9 @@ fn the_real_postgrey_agrees_with_the_cases() {
 /// A server whose clients are nobody's own.
 fn greylisting(settings: &str) -> Setup {
     let settings = format!("grants = [\"kv\"]\nsettings = {{ {settings} }}");
-    Setup::new().directory("local-domains = [\"example.test\"]\nusers = [\"ann\"]\ntrusted-networks = []").plugin("greylist", "greylist", &settings)
+    Setup::new()
+        .directory("local-domains = [\"example.test\"]\nusers = [\"ann\"]\ntrusted-networks = []")
+        .plugin("greylist", "greylist", &settings)
 }
 
 const LATER: &str = "450 4.2.0 <ann@example.test>: Recipient address rejected: Greylisted, see \

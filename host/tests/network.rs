@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use wasmta::mail::{BodyType, Envelope, HeaderBlock, Origin, QueueId, Recipient, ReversePath};
 use wasmta::net::Resolver;
 use wasmta::plugin::{Chain, Config, LoadError, Plugin, Runtime, Sandbox, Services, Subject, Transaction};
-use wasmta::policy::{Mail, Notes, Session, Verdict};
+use wasmta::policy::{Mail, Notes, Session, Tally, Verdict};
 
 struct Bed {
     sandbox: Sandbox,
@@ -109,7 +109,7 @@ async fn rcpt(plugin: &Arc<Plugin>) -> Verdict {
     let mail = mail(b"\r\n");
     let transaction = Transaction { id: mail.id, envelope: mail.envelope, announced_size: None, notes: mail.notes };
     let chain = Chain::new(vec![Arc::clone(plugin)]);
-    chain.judge(&session(), Subject::Rcpt(transaction, recipient())).await.verdict
+    chain.judge(&session(), Subject::Rcpt(transaction, recipient()), &Tally::default()).await.verdict
 }
 
 fn text(verdict: Verdict) -> String {
@@ -341,12 +341,14 @@ async fn the_message_goes_out_from_the_host() {
         ("send 1 prefixed 5", [&[0, 0, 0, 5][..], b"Subje", &[0; 4]].concat()),
     ] {
         let plugin = bed.load(json!({"message": ["open peer", line, "finish 1"]}), endpoints(&sink)).await;
-        let judged = Chain::new(vec![plugin]).judge_message(&session(), &mut mail(content.as_bytes())).await;
+        let judged =
+            Chain::new(vec![plugin]).judge_message(&session(), &mut mail(content.as_bytes()), &Tally::default()).await;
         let got = received.recv_timeout(Duration::from_secs(10)).unwrap();
         assert!(got == expected, "{line}: {} octets, {:?}", got.len(), text(judged.verdict));
     }
     let plugin = bed.load(json!({"message": ["open peer", "send 1 prefixed 100000000"]}), endpoints(&sink)).await;
-    let judged = Chain::new(vec![plugin]).judge_message(&session(), &mut mail(content.as_bytes())).await;
+    let judged =
+        Chain::new(vec![plugin]).judge_message(&session(), &mut mail(content.as_bytes()), &Tally::default()).await;
     assert_eq!(text(judged.verdict), format!("1; {}", content.len()));
     let framed = received.recv_timeout(Duration::from_secs(10)).unwrap();
     let (mut rest, mut whole) = (&framed[..], Vec::new());
