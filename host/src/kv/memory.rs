@@ -94,7 +94,8 @@ impl Store for Memory {
     }
     fn put_all(&self, puts: Vec<(Space, Put)>) -> Answer<'_, ()> {
         let put = |(space, Put { key, value, ttl }): (Space, Put)| self.change(&space, &key, Act::Put { value, ttl });
-        at_once(puts.into_iter().map(put).fold(Ok(()), |all, one| all.and(one.map(drop))))
+        let done: Vec<_> = puts.into_iter().map(put).collect();
+        at_once(done.into_iter().try_for_each(|one| one.map(drop)))
     }
     fn delete(&self, space: &Space, key: String) -> Answer<'_, bool> {
         at_once(self.change(space, &key, Act::Delete).map(Outcome::was))

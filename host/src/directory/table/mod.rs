@@ -108,7 +108,7 @@ pub struct Table {
 #[derive(Debug)]
 enum Content {
     Pairs(Pairs),
-    Patterns(Patterns),
+    Patterns(Box<Patterns>),
     Networks(Networks),
     Static(String),
 }
@@ -130,7 +130,8 @@ impl Table {
                     (Kind::Hash, Purpose::Aliases) => text::aliases(&text, warn).map(Content::Pairs),
                     (Kind::Cidr, _) => cidr::parse(&text, warn).map(Content::Networks),
                     (Kind::Regexp | Kind::Pcre, _) => {
-                        Patterns::new(name, text, purpose, &mut |warning| warnings.push(warning)).map(Content::Patterns)
+                        Patterns::new(name, text, purpose, &mut |warning| warnings.push(warning))
+                            .map(|patterns| Content::Patterns(Box::new(patterns)))
                     }
                     _ => text::pairs(&text, warn).map(Content::Pairs),
                 };

@@ -163,7 +163,9 @@ impl Store for Embedded {
             let put = |(space, Put { key, value, ttl }): (Space, Put)| {
                 tables.change(&space, &key, Act::Put { value, ttl }).map(drop)
             };
-            puts.into_iter().map(put).fold(Ok(()), |all, one| all.and(one))
+            // One that fails keeps none of the others back.
+            let done: Vec<_> = puts.into_iter().map(put).collect();
+            done.into_iter().collect()
         })
     }
 

@@ -104,7 +104,9 @@ fn step(words: &[String], results: &[String]) -> Step {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let ttl = |at: usize| words.get(at).and_then(|ttl| ttl.parse().ok());
     match words.as_slice() {
-        ["get", key] => shown(kv::get(key).map(|value| value.map(|value| String::from_utf8_lossy(&value).into_owned()))),
+        ["get", key] => {
+            shown(kv::get(key).map(|value| value.map(|value| String::from_utf8_lossy(&value).into_owned())))
+        }
         ["put", key, value, ..] => shown(kv::put(key, value.as_bytes(), ttl(3))),
         ["stage", key, value, ..] => shown(kv::stage_put(key, value.as_bytes(), ttl(3))),
         ["delete", key] => shown(kv::delete(key)),
