@@ -41,7 +41,7 @@ const TABLES: [(&str, &str, &[&str]); 7] = [
     (
         "regexp",
         "/^(.*)@old\\.example$/ ${1}@new.example\nif /^list-/\n/^list-(.*)-request@/ request $1\n!/-owner@/ member\nendif\n\
-         /^[[:digit:]]{3}@/!/^666@/ three digits\n!/@/ no at\n/ANY\\.example$/I case counts\n/any\\.example$/ any $$5\n",
+         /^[[:digit:]]{3}@/!/^666@/ three digits\n!/@/ no at\n/ANY\\.example$/i case counts\n/any\\.example$/ any $$5\n",
         &[
             "Ann+x@old.example",
             "ann@OLD.example",

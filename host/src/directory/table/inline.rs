@@ -33,8 +33,8 @@ pub(super) fn parse(text: &str) -> Result<Pairs, String> {
         rest = tail;
         let (key, value) = item.split_once('=').ok_or_else(|| format!("`{item}` has no `=`; {FORM}"))?;
         let (key, value) = (key.trim(), value.trim());
-        if key.is_empty() {
-            return Err(format!("`{item}` has no key; {FORM}"));
+        if key.is_empty() || key.contains(char::is_whitespace) {
+            return Err(format!("`{item}` has no key of one word; {FORM}"));
         }
         pairs.replace(key, value);
         empty = false;

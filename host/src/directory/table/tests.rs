@@ -86,10 +86,18 @@ fn patterns_inline_and_static() {
     assert_eq!(ask(&table, "x"), Some(("z".into(), Some(3))));
     assert_eq!((ask(&table, "xy"), table.look_up("x", Key::Piece)), (None, None));
     let inline = |text: &str| Table::open(&text.parse().unwrap(), Purpose::General);
-    let table = inline("inline:{a=1, {b c = d, e}}").unwrap();
-    assert_eq!((ask(&table, "A"), ask(&table, "b c")), (Some(("1".into(), None)), Some(("d, e".into(), None))));
-    for bad in ["inline:a=b", "inline:{}", "inline:{a}", "inline:{{a=b}", "inline:{{a=b}c}", "inline:{=b}", "static:{a"]
-    {
+    let table = inline("inline:{a=1, {b = d, e}}").unwrap();
+    assert_eq!((ask(&table, "A"), ask(&table, "b")), (Some(("1".into(), None)), Some(("d, e".into(), None))));
+    for bad in [
+        "inline:a=b",
+        "inline:{}",
+        "inline:{a}",
+        "inline:{{a=b}",
+        "inline:{{a=b}c}",
+        "inline:{=b}",
+        "inline:{{b c=d}}",
+        "static:{a",
+    ] {
         assert!(inline(bad).is_err(), "{bad}");
     }
     let table = inline("static:{ a b }").unwrap();
