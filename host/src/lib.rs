@@ -19,4 +19,5 @@ pub mod plugin;
 pub mod policy;
 pub mod queue;
 pub mod smtp;
+pub mod trial;
 pub mod units;

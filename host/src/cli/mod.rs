@@ -12,6 +12,7 @@ mod reload;
 mod serve;
 mod status;
 mod table;
+mod trial;
 
 use std::fmt;
 use std::io::{self, Write as _};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::check::Scratch;
-use super::{Failure, Place, code, inspect, install, print_json, wait_for};
+use super::{Failure, Place, code, inspect, install, print_json, trial, wait_for};
 use crate::generation::{load_all, services};
 use crate::kv;
 use crate::plugin::{Runtime, bench};
@@ -35,6 +35,8 @@ pub(super) enum Command {
         /// Under which name it is installed
         name: String,
     },
+    /// Run a component's hooks offline on one mail, or on the cases of a scenario, and compare with what the scenario expects
+    Test(trial::Test),
     /// Time every hook of a policy of the config: a fresh instance, the call, and its end; and what live instances cost
     Bench {
         /// Its name in the config
@@ -61,6 +63,7 @@ pub(super) fn run(config: &Place, command: Command) -> Result<(), Failure> {
         Command::Inspect { file, json } => inspect::run(file, json),
         Command::Install(arguments) => install::run(config, &arguments),
         Command::Remove { name } => install::remove(config, &name),
+        Command::Test(arguments) => trial::run(&arguments),
         Command::Bench { name, message, calls, instances, json } => {
             let message = message.map_or_else(|| Ok(b"Subject: hello\r\n\r\nhello\r\n".to_vec()), std::fs::read)?;
             wait_for(time(config, &name, &message, calls, instances, json))?

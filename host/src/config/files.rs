@@ -55,6 +55,14 @@ pub(super) fn resolve(config: &mut Config, source: &Source, data_dir: PathBuf) -
     Ok(())
 }
 
+impl Source {
+    /// Puts the content of the files that these settings name into them, as for a policy of the config.
+    pub fn read_files_into(&self, settings: &mut Value) -> Result<(), ConfigError> {
+        let mut reader = Reader { folder: self.folder(), source: self, left: MAX_FILES };
+        reader.read_into(settings, &mut vec!["settings".to_owned()])
+    }
+}
+
 struct Reader<'a> {
     folder: &'a Path,
     source: &'a Source,

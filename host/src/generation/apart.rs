@@ -101,6 +101,7 @@ impl Work {
             server_name: self.server_name.clone(),
             kv: Some(Arc::new(kv::Memory::default())),
             resolver: Resolver::new(&net::Config::default()).ok(),
+            clock: None,
         };
         let sandbox = sandbox(&runtime, services)?;
         for (name, config) in &self.plugins {

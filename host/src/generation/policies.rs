@@ -78,7 +78,7 @@ impl Fault {
 pub fn services(loaded: &Loaded, kv: Arc<dyn kv::Store>) -> Result<Services, ConfigError> {
     let resolver = Resolver::new(&loaded.config.resolver);
     let resolver = resolver.map_err(|why| loaded.source.error_at(&["resolver"], why))?;
-    Ok(Services { server_name: server_name(&loaded.config), kv: Some(kv), resolver: Some(resolver) })
+    Ok(Services { server_name: server_name(&loaded.config), kv: Some(kv), resolver: Some(resolver), clock: None })
 }
 
 /// The same where nothing on the disk may change: what policies keep is gone with this process.

@@ -27,7 +27,8 @@ impl Default for Memory {
 }
 
 impl Memory {
-    pub(super) fn with_clock(clock: Clock) -> Self {
+    /// Times are what this clock says.
+    pub fn with_clock(clock: Clock) -> Self {
         Self { entries: Mutex::default(), usage: Usage::default(), clock }
     }
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use config::Config;
-pub use embedded::Embedded;
+pub use embedded::{Clock, Embedded};
 pub use memory::Memory;
 
 /// Octets of a key.

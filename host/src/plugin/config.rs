@@ -171,7 +171,7 @@ impl Default for Runtime {
 }
 
 /// A TOML table as JSON; dates become texts, as JSON has none.
-fn table<'de, D: Deserializer<'de>>(deserializer: D) -> Result<serde_json::Value, D::Error> {
+pub(crate) fn table<'de, D: Deserializer<'de>>(deserializer: D) -> Result<serde_json::Value, D::Error> {
     fn json(value: toml::Value) -> Result<serde_json::Value, String> {
         Ok(match value {
             toml::Value::String(text) => text.into(),

@@ -14,6 +14,8 @@ pub struct Services {
     pub kv: Option<Arc<dyn kv::Store>>,
     /// What `dns` asks.
     pub resolver: Option<Resolver>,
+    /// The time of day, if it is not the machine's own.
+    pub clock: Option<kv::Clock>,
 }
 
 impl Services {

@@ -33,7 +33,7 @@ const MAX_AT_ONCE: usize = 64;
 const LOG_PAUSE: u64 = 10_000;
 
 /// Milliseconds since 1970-01-01 UTC.
-pub(super) type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// The machine's own.
 pub(super) fn wall_clock() -> Clock {

@@ -7,6 +7,9 @@ use super::super::context::Context;
 
 impl Host for Context {
     fn now(&mut self) -> wasmtime::Result<u64> {
+        if let Some(clock) = &self.identity.services.clock {
+            return Ok(clock());
+        }
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Ok(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }

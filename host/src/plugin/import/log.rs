@@ -19,7 +19,7 @@ impl Host for Context {
             return Ok(());
         }
         let line = clean(&message);
-        self.witness("log", || (format!("{level:?}").to_lowercase(), line.clone()));
+        self.witness("log", || (word(level).to_owned(), line.clone()));
         match level {
             Level::Debug => tracing::debug!(plugin, subject, "{line}"),
             Level::Info => tracing::info!(plugin, subject, "{line}"),
@@ -27,6 +27,15 @@ impl Host for Context {
             Level::Error => tracing::error!(plugin, subject, "{line}"),
         }
         Ok(())
+    }
+}
+
+fn word(level: Level) -> &'static str {
+    match level {
+        Level::Debug => "debug",
+        Level::Info => "info",
+        Level::Warn => "warn",
+        Level::Error => "error",
     }
 }
 
