@@ -167,8 +167,8 @@ fn no_bad_policy_comes_into_force() {
     let zoo = |how: &str| format!("source = {:?}\nsettings = {{ how = {how:?} }}", component_file("guest-zoo"));
     let whole = std::fs::read(component_file("guest-zoo")).unwrap();
     let setup = site().file("half.wasm", &whole[..whole.len() / 2]).file("core.wasm", b"\0asm\x01\0\0\0");
-    let setup = setup.file("text.wasm", "hello").file("next.wasm", &replaced(&whole, b"@0.1.0", b"@0.2.0"));
-    let setup = setup.file("mistyped.wasm", &replaced(&whole, b"policy/on-rcpt@", b"policy/on-helo@"));
+    let setup = setup.file("text.wasm", "hello").file("next.wasm", replaced(&whole, b"@0.1.0", b"@0.2.0"));
+    let setup = setup.file("mistyped.wasm", replaced(&whole, b"policy/on-rcpt@", b"policy/on-helo@"));
     let mta = setup.start();
     let sound = std::fs::read_to_string(mta.folder().join("wasmta.toml")).unwrap();
     for (lines, told) in [

@@ -8,7 +8,7 @@ use super::report::{ReplyParts, word};
 use super::{Case, Hook, Report, World, with_crlf};
 use crate::mail::{BodyType, Domain, Envelope, HeaderBlock, Origin, QueueId, Recipient};
 use crate::plugin::{Chain, Judged, Staged, Subject, Transaction};
-use crate::policy::{Edit, Mail, Notes, Session, Stage, Verdict, apply};
+use crate::policy::{Edit, Mail, Notes, Session, Stage, Tally, Verdict, apply};
 use crate::smtp::trace;
 
 /// A message for those who have none.
@@ -59,6 +59,7 @@ struct Dialogue {
     notes: Notes,
     edits: Vec<Edit>,
     staged: Staged,
+    tally: Tally,
     report: Report,
 }
 
@@ -85,22 +86,24 @@ impl Dialogue {
             notes: Notes::default(),
             edits: Vec::new(),
             staged: Staged::default(),
+            tally: Tally::default(),
             report: Report { verdict: "pass".into(), ..Report::default() },
         })
     }
 
     /// Asks the policy at one stage; true if the session goes on.
     async fn ask(&mut self, stage: Stage, subject: Subject) -> bool {
-        let judged = self.chain.judge(&self.session, subject).await;
+        let judged = self.chain.judge(&self.session, subject, &self.tally).await;
         let refused = judged.verdict.refuses();
         self.note(stage, judged, refused)
     }
 
     fn note(&mut self, stage: Stage, judged: Judged, refused: bool) -> bool {
-        let Judged { verdict, delay, edits, score, calls, staged, .. } = judged;
+        let Judged { verdict, delay, edits, score, symbols, calls, staged, .. } = judged;
+        self.tally.note(stage, &symbols);
         self.report.hooks.extend(calls.into_iter().map(|call| Hook::new(stage.as_str(), call)));
         self.report.delay_ms += u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-        self.report.score += score;
+        self.report.score = score;
         if !refused {
             self.edits.extend(edits);
             self.staged.extend(staged);
@@ -181,7 +184,7 @@ impl Dialogue {
             notes: self.notes.clone(),
         };
         apply(&mut mail, std::mem::take(&mut self.edits)).map_err(|err| err.to_string())?;
-        let judged = self.chain.judge_message(&self.session, &mut mail).await;
+        let judged = self.chain.judge_message(&self.session, &mut mail, &self.tally).await;
         let refused = judged.verdict.refuses();
         let kept = self.note(Stage::Message, judged, refused);
         let recipients = mail.envelope.recipients.iter().map(|recipient| recipient.forward_path.to_string());
