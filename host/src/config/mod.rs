@@ -116,7 +116,6 @@ impl Config {
         }
         Self {
             server: Server {
-                watch: wanted.server.watch,
                 reload_timeout: wanted.server.reload_timeout,
                 ..self.server.clone()
             },

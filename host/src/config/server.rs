@@ -21,9 +21,6 @@ pub struct Server {
     pub log_level: String,
     /// How it is logged. Default `text`.
     pub log_format: LogFormat,
-    /// Whether a change of the config file, of a policy or of a file that settings name is a reload. Default false: half of an edit is no
-    /// config, and `wasmta reload` tells at once what is wrong.
-    pub watch: bool,
     /// How long a reload may take until it is given up and everything stays as it was. Default 5m: policies of a scripting language take a
     /// minute to compile.
     pub reload_timeout: Duration,
@@ -48,7 +45,6 @@ impl Default for Server {
             workers: None,
             log_level: "info".into(),
             log_format: LogFormat::Text,
-            watch: false,
             reload_timeout: Duration::from_mins(5),
         }
     }
