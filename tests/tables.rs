@@ -94,7 +94,7 @@ const TABLES: [(&str, &str, &[&str]); 7] = [
             "name.example",
         ],
     ),
-    ("inline", "{a=1, b=2 {c d = e, f}, {G=h}, a=3}", &["a", "A", "b", "c d", "C D", "g", "G", "c", "d"]),
+    ("inline", "{a=1, b=2 {c = e, f}, {G=h}, a=3}", &["a", "A", "b", "c", "C", "g", "G", "d", "e"]),
     ("static", "REJECT all of you", &["x", "user@example.org"]),
     ("static", "{ in braces }", &["y"]),
 ];
