@@ -115,10 +115,7 @@ impl Config {
             }
         }
         Self {
-            server: Server {
-                reload_timeout: wanted.server.reload_timeout,
-                ..self.server.clone()
-            },
+            server: Server { reload_timeout: wanted.server.reload_timeout, ..self.server.clone() },
             listeners,
             plugins,
             smtp: wanted.smtp.clone(),
