@@ -112,7 +112,7 @@ fn step(words: &[String], results: &[String]) -> Step {
         ["delete", key] => shown(kv::delete(key)),
         ["incr", key, by, ..] => shown(kv::incr(key, by.parse().unwrap_or(1), ttl(3))),
         ["swap", key, expected, new] => {
-            let expected = (*expected != "-").then(|| expected.as_bytes());
+            let expected = (*expected != "-").then_some(expected.as_bytes());
             shown(kv::compare_and_swap(key, expected, new.as_bytes(), None))
         }
         ["keys", prefix, limit] => {
