@@ -14,7 +14,9 @@ fn refused(setup: &Setup) -> String {
     let config = setup.write();
     let checked = said(&config, "check");
     let said = said(&config, "serve");
-    assert_eq!(said, checked);
+    // Who never ends runs into the limit of processor time or into that of time, whichever is noticed first.
+    let spent = |said: &str| said.replace("it took longer than configure-timeout, 1s", "its processor time is spent");
+    assert_eq!(spent(&said), spent(&checked));
     assert!(!setup.folder().join("data/control").exists(), "nothing is half started");
     said
 }
